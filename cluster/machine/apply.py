@@ -1,0 +1,68 @@
+"""`apply`: one batch in, results and effects out. Total: it never raises in production.
+
+Order inside a batch: the epoch fence, then time (due timers fire), then the commands one by one.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import msgspec
+
+from cluster.machine import reducers  # noqa: F401  (registers them)
+from cluster.machine.commands import Batch
+from cluster.machine.effects import Effects, new_effects
+from cluster.machine.firing import fire_due
+from cluster.machine.registry import REDUCERS
+from cluster.machine.results import Rejected, Result
+from cluster.machine.state import State
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Strictness:
+    """Tests and simulation set `raise_bugs`: a bug then stops them instead of being counted."""
+
+    raise_bugs = False
+
+
+def apply(state: State, batch: Batch) -> tuple[list[Result], Effects]:
+    """Book a batch. A batch of a deposed leader changes nothing and is refused whole."""
+    effects = new_effects()
+    if batch.epoch < state.epoch:
+        return [Rejected.STALE_EPOCH] * len(batch.commands), effects
+    state.epoch = batch.epoch
+    if batch.now_ms > state.now_ms:
+        state.now_ms = batch.now_ms
+    fire_due(state, effects)
+    results = [_apply_one(state, command, effects) for command in batch.commands]
+    _roll_digest(state, results)
+    return results, effects
+
+
+def _apply_one(state: State, command: object, effects: Effects) -> Result:
+    try:
+        return REDUCERS[type(command)](state, command, effects)
+    except Exception:
+        if Strictness.raise_bugs:
+            raise
+        state.totals.rejected_internal += 1
+        return Rejected.INTERNAL
+
+
+def _roll_digest(state: State, results: list[Result]) -> None:
+    """Fold in the results and the counters that every kind of change moves."""
+    totals = state.totals
+    digest = zlib.crc32(_encode(results), state.digest)
+    counters = (
+        state.now_ms,
+        state.epoch,
+        state.next_job_id,
+        len(state.tables.jobs),
+        totals.completed,
+        totals.failed,
+        totals.cancelled,
+        totals.retries,
+        totals.fired,
+    )
+    state.digest = zlib.crc32(_encode(counters), digest)

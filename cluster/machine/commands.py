@@ -1,0 +1,218 @@
+"""Commands: orders that the leader puts into the log, already decided.
+
+A command carries answers (`retry_at_ms`, `next_fire_ms`, ids chosen by the dispatcher), never
+formulas, so policies can change between releases while old logs replay exactly. Tags are
+append-only and fields are appended with defaults; `tests/machine/test_golden_log.py` holds that.
+
+Hot commands are columnar: one command books a thousand jobs.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from cluster.machine.model import JobSpec, WorkerSpec
+
+ON_CONFLICT_RETURN, ON_CONFLICT_REJECT, ON_CONFLICT_REPLACE = 0, 1, 2
+
+
+class JobGroup(Struct, array_like=True, frozen=True, gc=False):
+    """Like jobs, in the order of the request. Times are epoch ms, 0 means none (now)."""
+
+    spec: JobSpec
+    payloads: list[bytes]
+    run_at_ms: int = 0
+    expires_at_ms: int = 0
+    deadline_ms: int = 0  # whole life, all attempts
+    unique_keys: list[str] | None = None
+    on_conflict: int = ON_CONFLICT_RETURN
+    unique_ttl_ms: int = 0  # how long a unique key outlives its job
+
+
+class SubmitJobs(Struct, array_like=True, frozen=True, gc=False, tag=1):
+    """Create jobs. With a `request_key`, a second submission answers what the first did."""
+
+    groups: list[JobGroup]
+    request_key: str = ""
+    fingerprint: int = 0
+    request_ttl_ms: int = 0
+
+
+class AssignJobs(Struct, array_like=True, frozen=True, gc=False, tag=2):
+    """Give ready jobs to a worker; each gets its next attempt number."""
+
+    worker_id: int
+    job_ids: list[int]
+
+
+class CompleteJobs(Struct, array_like=True, frozen=True, gc=False, tag=3):
+    """Book successes. `worker_id` 0 accepts whoever holds the attempt."""
+
+    worker_id: int
+    job_ids: list[int]
+    attempts: list[int]
+    outputs: list[bytes | None] | None = None
+    logs: list[str | None] | None = None
+
+
+class JobFailure(Struct, array_like=True, frozen=True, gc=False):
+    """One failed attempt and the decision: `retry_at_ms` > 0 retries then, 0 is final."""
+
+    job_id: int
+    attempt: int
+    error_type: str
+    error_message: str
+    retry_at_ms: int
+    log: str = ""
+    outcome: str = "failed"
+
+
+class FailJobs(Struct, array_like=True, frozen=True, gc=False, tag=4):
+    worker_id: int
+    failures: list[JobFailure]
+
+
+class ReleaseJobs(Struct, array_like=True, frozen=True, gc=False, tag=5):
+    """A worker hands jobs back unfinished; no attempt is consumed."""
+
+    worker_id: int
+    job_ids: list[int]
+    attempts: list[int]
+
+
+class CancelJobs(Struct, array_like=True, frozen=True, gc=False, tag=6):
+    job_ids: list[int]
+    reason: str = ""
+
+
+class JobChanges(Struct, array_like=True, frozen=True, gc=False):
+    """Overrides for a retry; None keeps what the job had."""
+
+    payload: bytes | None = None
+    queue: str | None = None
+    priority: int | None = None
+    max_retries: int | None = None
+    timeout_ms: int | None = None
+
+
+class RetryJobs(Struct, array_like=True, frozen=True, gc=False, tag=7):
+    """Bring dead jobs back with a fresh allowance of retries. `run_at_ms` 0 means now."""
+
+    job_ids: list[int]
+    run_at_ms: int = 0
+    changes: JobChanges = JobChanges()
+
+
+class PurgeDead(Struct, array_like=True, frozen=True, gc=False, tag=8):
+    job_ids: list[int]
+
+
+class PutSchedule(Struct, array_like=True, frozen=True, gc=False, tag=9):
+    """Create a schedule, or with `replace` set its definition. Empty id: the machine names it."""
+
+    schedule_id: str
+    spec: JobSpec
+    payload: bytes
+    cron: str
+    every_ms: int
+    next_fire_ms: int
+    replace: bool = False
+    queue_timeout_ms: int = 0
+    total_timeout_ms: int = 0
+
+
+class PauseSchedule(Struct, array_like=True, frozen=True, gc=False, tag=10):
+    schedule_id: str
+    note: str = ""
+
+
+class ResumeSchedule(Struct, array_like=True, frozen=True, gc=False, tag=11):
+    schedule_id: str
+    next_fire_ms: int
+
+
+class FireSchedule(Struct, array_like=True, frozen=True, gc=False, tag=12):
+    """Launch one occurrence, once: refused unless `expected_fire_ms` is still the next one."""
+
+    schedule_id: str
+    expected_fire_ms: int
+    next_fire_ms: int
+    skipped: int = 0  # occurrences older than the catch-up window
+
+
+class TriggerSchedule(Struct, array_like=True, frozen=True, gc=False, tag=13):
+    """Run now, apart from the plan."""
+
+    schedule_id: str
+
+
+class DeleteSchedule(Struct, array_like=True, frozen=True, gc=False, tag=14):
+    schedule_id: str
+
+
+class RegisterWorker(Struct, array_like=True, frozen=True, gc=False, tag=15):
+    spec: WorkerSpec
+
+
+class DrainWorker(Struct, array_like=True, frozen=True, gc=False, tag=16):
+    worker_id: int
+
+
+class RemoveWorker(Struct, array_like=True, frozen=True, gc=False, tag=17):
+    """A worker is gone. Said goodbye (`lost` False): its jobs return, no attempt consumed.
+    Lost: each of its jobs consumed an attempt and is retried at once or dead."""
+
+    worker_id: int
+    lost: bool = False
+    reason: str = ""
+
+
+class UpdateWorker(Struct, array_like=True, frozen=True, gc=False, tag=18):
+    """A known worker came back with a new offer."""
+
+    worker_id: int
+    spec: WorkerSpec
+
+
+Command = (
+    SubmitJobs
+    | AssignJobs
+    | CompleteJobs
+    | FailJobs
+    | ReleaseJobs
+    | CancelJobs
+    | RetryJobs
+    | PurgeDead
+    | PutSchedule
+    | PauseSchedule
+    | ResumeSchedule
+    | FireSchedule
+    | TriggerSchedule
+    | DeleteSchedule
+    | RegisterWorker
+    | DrainWorker
+    | RemoveWorker
+    | UpdateWorker
+)
+
+
+class Batch(Struct, array_like=True, frozen=True, gc=False):
+    """One log entry. `epoch` is the proposing leader's Raft term; `now_ms` its clock."""
+
+    epoch: int
+    now_ms: int
+    commands: list[Command]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Batch)
+
+
+def encode_batch(batch: Batch) -> bytes:
+    return _encoder.encode(batch)
+
+
+def decode_batch(data: bytes) -> Batch:
+    """Raises msgspec.DecodeError (or its subclass ValidationError) for anything not a batch."""
+    return _decoder.decode(data)

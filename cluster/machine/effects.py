@@ -1,0 +1,41 @@
+"""Effects: facts that applying a batch brought about. Hints, not truth.
+
+Columns of one object instead of an object per fact: a batch may move thousands of jobs. Leader
+actors act on them and every node feeds its projections; whoever misses one can rebuild from state.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from cluster.machine.tables import Job
+
+
+class Finished(Struct, frozen=True, gc=False):
+    """A job left the live table. `job` is its last row; `finished_ms` is replicated time."""
+
+    job: Job
+    finished_ms: int
+    output: bytes | None = None
+    error_type: str = ""
+    error_message: str = ""
+    log: str = ""
+
+
+class Effects(Struct, gc=False):
+    """What happened, in the order it happened within each column."""
+
+    jobs_ready: list[Job]  # may be assigned from now on
+    jobs_withdrawn: list[Job]  # left the ready queue without running (cancelled, expired)
+    jobs_assigned: list[tuple[int, list[Job]]]  # (worker id, rows)
+    jobs_finished: list[Finished]
+    jobs_stopped: list[tuple[int, int, int]]  # (worker id, job id, attempt): stop it there
+    jobs_overdue: list[tuple[int, int]]  # (job id, attempt): the worker let the deadline pass
+    jobs_retrying: int
+    schedules_due: list[tuple[str, int]]  # (schedule id, nominal fire time)
+    workers_changed: list[int]  # joined, updated, draining
+    workers_left: list[int]
+
+
+def new_effects() -> Effects:
+    return Effects([], [], [], [], [], [], 0, [], [], [])

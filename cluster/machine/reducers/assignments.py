@@ -1,0 +1,217 @@
+"""Jobs in workers' hands: assign, complete, fail, release. The hot path.
+
+The fence is `attempt`: it grows with every assignment, and an answer that names another one than
+the running is refused.
+"""
+
+from __future__ import annotations
+
+from cluster.machine import lifecycle
+from cluster.machine.commands import (
+    AssignJobs,
+    CompleteJobs,
+    FailJobs,
+    JobFailure,
+    ReleaseJobs,
+)
+from cluster.machine.effects import Effects, Finished
+from cluster.machine.model import Attempt
+from cluster.machine.reducers.jobs import extra_of
+from cluster.machine.registry import reduces
+from cluster.machine.results import NONE_REFUSED, Rejected, Result, Settled
+from cluster.machine.state import State
+from cluster.machine.tables import Job
+from cluster.machine.timers import DUE, OVERDUE
+from cluster.machine.unique import release_unique
+
+# Workers enforce the timeout themselves; only one that does not answer at all lets this pass.
+OVERDUE_GRACE_MS = 5_000
+ATTEMPTS_KEPT_MAX = 50
+
+ASSIGN = lifecycle.transitions("assign")
+RELEASE = lifecycle.transitions("release")
+RETRY = lifecycle.transitions("retry")
+FAIL = lifecycle.transitions("fail")
+COMPLETE = lifecycle.transitions("complete")
+
+
+@reduces(AssignJobs)
+def assign_jobs(state: State, command: AssignJobs, effects: Effects) -> Result:
+    worker = state.tables.workers.get(command.worker_id)
+    if worker is None or worker.draining:
+        return Rejected.UNKNOWN_WORKER
+    jobs, running, now_ms = state.tables.jobs, worker.running, state.now_ms
+    assigned: list[Job] = []
+    refused: list[int] = []
+    for job_id in command.job_ids:
+        job = jobs.get(job_id)
+        if job is None or job.state not in ASSIGN:
+            refused.append(job_id)
+            continue
+        job.state = ASSIGN[job.state]
+        job.attempt += 1
+        job.worker_id = command.worker_id
+        job.started_ms = now_ms
+        queue = job.kind.queue
+        queue.ready -= 1
+        queue.running += 1
+        running[job_id] = None
+        assigned.append(job)
+        if job.extra is not None and job.extra.expire_timer is not None:
+            state.timers.drop(job.extra.expire_timer)
+            job.extra.expire_timer = None
+    if assigned:
+        _watch_deadlines(state, assigned)
+        effects.jobs_assigned.append((command.worker_id, assigned))
+    return Settled(refused) if refused else NONE_REFUSED
+
+
+def _watch_deadlines(state: State, assigned: list[Job]) -> None:
+    """One timer for all jobs of this assignment that share a timeout."""
+    by_timeout: dict[int, list[int]] = {}
+    for job in assigned:
+        timeout_ms = job.kind.spec.timeout_ms
+        members = by_timeout.get(timeout_ms)
+        if members is None:
+            by_timeout[timeout_ms] = [job.id]
+        else:
+            members.append(job.id)
+    jobs = state.tables.jobs
+    for timeout_ms, members in by_timeout.items():
+        due_ms = state.now_ms + timeout_ms + OVERDUE_GRACE_MS
+        timer = state.timers.add(due_ms, OVERDUE, members)
+        for job_id in members:
+            jobs[job_id].timer = timer
+
+
+@reduces(CompleteJobs)
+def complete_jobs(state: State, command: CompleteJobs, effects: Effects) -> Result:
+    tables, timers, now_ms = state.tables, state.timers, state.now_ms
+    jobs, workers, drop_timer = tables.jobs, tables.workers, timers.drop
+    outputs, logs, by = command.outputs, command.logs, command.worker_id
+    finished = effects.jobs_finished
+    refused: list[int] = []
+    completed = 0
+    worker = workers.get(by)
+    for position, job_id in enumerate(command.job_ids):
+        job = jobs.get(job_id)
+        if (
+            job is None
+            or job.attempt != command.attempts[position]
+            or job.state not in COMPLETE
+            or (by and job.worker_id != by)
+        ):
+            refused.append(job_id)
+            continue
+        # The same moves as State.leave_worker and State.finish, unrolled: this loop is the hot path.
+        job.state = lifecycle.COMPLETED
+        timer = job.timer
+        if timer is not None:
+            job.timer = None
+            drop_timer(timer)
+        holder = worker if worker is not None else workers.get(job.worker_id)
+        if holder is not None:
+            holder.running.pop(job_id, None)
+        kind = job.kind
+        kind.queue.running -= 1
+        extra = job.extra
+        if extra is not None:
+            timers.release_extra(extra)
+            if extra.unique_key:
+                release_unique(state, extra, job_id)
+        del jobs[job_id]
+        kind.jobs -= 1
+        if not kind.jobs:
+            del tables.specs[kind.spec]
+        completed += 1
+        output = outputs[position] if outputs is not None else None
+        log = (logs[position] or "") if logs is not None else ""
+        finished.append(Finished(job, now_ms, output, "", "", log))
+    state.totals.completed += completed
+    return Settled(refused) if refused else NONE_REFUSED
+
+
+@reduces(FailJobs)
+def fail_jobs(state: State, command: FailJobs, effects: Effects) -> Result:
+    refused = []
+    for failure in command.failures:
+        job = state.tables.jobs.get(failure.job_id)
+        if not _holds(job, failure.attempt, command.worker_id):
+            refused.append(failure.job_id)
+            continue
+        assert job is not None
+        end_attempt(state, job, failure, effects)
+    return Settled(refused) if refused else NONE_REFUSED
+
+
+def _holds(job: Job | None, attempt: int, worker_id: int) -> bool:
+    return (
+        job is not None
+        and job.state == lifecycle.RUNNING
+        and job.attempt == attempt
+        and (not worker_id or job.worker_id == worker_id)
+    )
+
+
+def end_attempt(state: State, job: Job, failure: JobFailure, effects: Effects) -> None:
+    """A failed attempt: retried at the decided time, or dead."""
+    record_attempt(
+        state, job, failure.outcome, failure.error_type, failure.error_message, failure.log
+    )
+    state.leave_worker(job)
+    job.failures += 1
+    if failure.retry_at_ms <= 0:
+        finished = Finished(
+            job, state.now_ms, None, failure.error_type, failure.error_message, failure.log
+        )
+        state.bury(job, finished, effects)
+        return
+    state.totals.retries += 1
+    effects.jobs_retrying += 1
+    if failure.retry_at_ms <= state.now_ms:
+        job.run_at_ms = state.now_ms
+        state.make_ready(job, RELEASE[job.state], effects)
+        return
+    state.tables.count(job, job.state, -1)
+    job.state = RETRY[job.state]
+    state.tables.count(job, job.state, +1)
+    job.run_at_ms = failure.retry_at_ms
+    job.timer = state.timers.add(failure.retry_at_ms, DUE, [job.id])
+
+
+def record_attempt(
+    state: State, job: Job, outcome: str, error_type: str, error_message: str, log: str
+) -> None:
+    """Keep what happened for the timeline; the first attempts make room beyond the bound."""
+    extra = extra_of(job)
+    if extra.attempts is None:
+        extra.attempts = []
+    extra.attempts.append(
+        Attempt(
+            job.attempt, job.worker_id, job.started_ms, state.now_ms,
+            outcome, error_type, error_message, log,
+        )
+    )  # fmt: skip
+    if len(extra.attempts) > ATTEMPTS_KEPT_MAX:
+        del extra.attempts[1]  # the first tells how it began
+
+
+@reduces(ReleaseJobs)
+def release_jobs(state: State, command: ReleaseJobs, effects: Effects) -> Result:
+    refused = []
+    for job_id, attempt in zip(command.job_ids, command.attempts, strict=True):
+        job = state.tables.jobs.get(job_id)
+        if not _holds(job, attempt, command.worker_id):
+            refused.append(job_id)
+            continue
+        assert job is not None
+        hand_back(state, job, effects)
+    return Settled(refused) if refused else NONE_REFUSED
+
+
+def hand_back(state: State, job: Job, effects: Effects) -> None:
+    """The attempt ends without counting as a failure."""
+    record_attempt(state, job, "released", "", "", "")
+    state.leave_worker(job)
+    job.run_at_ms = state.now_ms
+    state.make_ready(job, RELEASE[job.state], effects)

@@ -1,0 +1,85 @@
+"""Dead letters: failed jobs that wait for a person."""
+
+from __future__ import annotations
+
+from cluster.machine import lifecycle
+from cluster.machine.commands import JobChanges, PurgeDead, RetryJobs
+from cluster.machine.effects import Effects
+from cluster.machine.model import JobSpec
+from cluster.machine.registry import reduces
+from cluster.machine.results import PerJob, Rejected, Result
+from cluster.machine.state import State
+from cluster.machine.tables import DeadJob
+from cluster.machine.timers import DUE
+
+REPLAY = lifecycle.transitions("replay")
+REPLAY_LATER = lifecycle.transitions("replay_later")
+
+
+@reduces(RetryJobs)
+def retry_jobs(state: State, command: RetryJobs, effects: Effects) -> Result:
+    codes = []
+    for job_id in command.job_ids:
+        dead = state.tables.dead.get(job_id)
+        if dead is None:
+            codes.append(int(_why_not_dead(state, job_id)))
+            continue
+        _revive(state, dead, command, effects)
+        codes.append(0)
+    return PerJob(codes)
+
+
+def _why_not_dead(state: State, job_id: int) -> Rejected:
+    if 0 < job_id < state.next_job_id:
+        return Rejected.NOT_DEAD
+    return Rejected.UNKNOWN_JOB
+
+
+def _revive(state: State, dead: DeadJob, command: RetryJobs, effects: Effects) -> None:
+    """The same job lives again: its attempts go on counting, its failures start anew."""
+    job, tables = dead.job, state.tables
+    del tables.dead[job.id]
+    state.totals.revived += 1
+    kind = tables.intern(_changed(job.kind.spec, command.changes))
+    kind.jobs += 1
+    job.kind = kind
+    if command.changes.payload is not None:
+        job.payload = command.changes.payload
+    job.failures = 0
+    job.worker_id = 0
+    job.started_ms = 0
+    if job.extra is not None:
+        # Bounds of the first life have passed; a person decided that it shall run all the same.
+        job.extra.expires_at_ms = job.extra.deadline_ms = 0
+        job.extra.unique_key = ""
+    tables.jobs[job.id] = job
+    if command.run_at_ms > state.now_ms:
+        job.state = REPLAY_LATER[job.state]
+        job.run_at_ms = command.run_at_ms
+        job.timer = state.timers.add(command.run_at_ms, DUE, [job.id])
+    else:
+        job.state = REPLAY[job.state]
+        job.run_at_ms = state.now_ms
+        effects.jobs_ready.append(job)
+    tables.count(job, job.state, +1)
+
+
+def _changed(spec: JobSpec, changes: JobChanges) -> JobSpec:
+    return JobSpec(
+        spec.name,
+        changes.queue if changes.queue is not None else spec.queue,
+        changes.priority if changes.priority is not None else spec.priority,
+        changes.max_retries if changes.max_retries is not None else spec.max_retries,
+        spec.retry,
+        changes.timeout_ms if changes.timeout_ms is not None else spec.timeout_ms,
+        spec.tags,
+    )
+
+
+@reduces(PurgeDead)
+def purge_dead(state: State, command: PurgeDead, effects: Effects) -> Result:
+    codes = []
+    for job_id in command.job_ids:
+        gone = state.tables.dead.pop(job_id, None)
+        codes.append(0 if gone is not None else int(_why_not_dead(state, job_id)))
+    return PerJob(codes)

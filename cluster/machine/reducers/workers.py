@@ -1,0 +1,75 @@
+"""Workers: who may be given jobs. Heartbeats stay out of the log; only consequences come here."""
+
+from __future__ import annotations
+
+from cluster.machine.commands import (
+    DrainWorker,
+    JobFailure,
+    RegisterWorker,
+    RemoveWorker,
+    UpdateWorker,
+)
+from cluster.machine.effects import Effects
+from cluster.machine.reducers.assignments import end_attempt, hand_back
+from cluster.machine.registry import reduces
+from cluster.machine.results import DONE, Registered, Rejected, Result
+from cluster.machine.state import State
+from cluster.machine.tables import Job, WorkerRow
+
+
+@reduces(RegisterWorker)
+def register_worker(state: State, command: RegisterWorker, effects: Effects) -> Result:
+    worker_id = state.next_worker_id
+    state.next_worker_id += 1
+    state.tables.workers[worker_id] = WorkerRow(worker_id, command.spec, state.now_ms, {})
+    effects.workers_changed.append(worker_id)
+    return Registered(worker_id)
+
+
+@reduces(UpdateWorker)
+def update_worker(state: State, command: UpdateWorker, effects: Effects) -> Result:
+    worker = state.tables.workers.get(command.worker_id)
+    if worker is None:
+        return Rejected.UNKNOWN_WORKER
+    worker.spec = command.spec
+    worker.draining = False
+    effects.workers_changed.append(worker.id)
+    return Registered(worker.id)
+
+
+@reduces(DrainWorker)
+def drain_worker(state: State, command: DrainWorker, effects: Effects) -> Result:
+    worker = state.tables.workers.get(command.worker_id)
+    if worker is None:
+        return Rejected.UNKNOWN_WORKER
+    worker.draining = True
+    effects.workers_changed.append(worker.id)
+    return DONE
+
+
+@reduces(RemoveWorker)
+def remove_worker(state: State, command: RemoveWorker, effects: Effects) -> Result:
+    worker = state.tables.workers.pop(command.worker_id, None)
+    if worker is None:
+        return Rejected.UNKNOWN_WORKER
+    held = [state.tables.jobs[job_id] for job_id in sorted(worker.running)]
+    for job in held:
+        if command.lost:
+            _lose(state, job, command.reason, effects)
+        else:
+            hand_back(state, job, effects)
+    state.totals.lost_workers += command.lost
+    effects.workers_left.append(worker.id)
+    return DONE
+
+
+def _lose(state: State, job: Job, reason: str, effects: Effects) -> None:
+    """A crash may be the job's own doing, so it consumes an attempt; there is nothing to wait for,
+    so the retry is at once."""
+    final = job.failures >= job.kind.spec.max_retries
+    message = f"worker w{job.worker_id} was lost: {reason}"
+    retry_at_ms = 0 if final else state.now_ms
+    failure = JobFailure(
+        job.id, job.attempt, "worker_lost", message, max(retry_at_ms, 0), "", "lost"
+    )
+    end_attempt(state, job, failure, effects)

@@ -1,0 +1,70 @@
+"""The whole replicated state and the few moves that every reducer shares."""
+
+from __future__ import annotations
+
+from cluster.machine import lifecycle
+from cluster.machine.effects import Effects, Finished
+from cluster.machine.tables import DeadJob, Job, Tables, Totals
+from cluster.machine.timers import Timers
+from cluster.machine.unique import release_unique
+
+FIRST_ID = 1
+
+
+class State:
+    """Tables, timers, replicated time and the ids given so far.
+
+    `now_ms` is the largest leader clock seen; `epoch` the newest leader's term; `digest` rolls over
+    every batch and its results, so equal digests at equal log positions mean equal histories.
+    """
+
+    def __init__(self) -> None:
+        self.tables = Tables()
+        self.timers = Timers()
+        self.totals = Totals()
+        self.now_ms = 0
+        self.epoch = 0
+        self.digest = 0
+        self.next_job_id = FIRST_ID
+        self.next_worker_id = FIRST_ID
+        self.next_schedule_id = FIRST_ID
+        self.dead_letters_max = 100_000
+
+    def make_ready(self, job: Job, state_after: int, effects: Effects) -> None:
+        """A pending or handed-back job may be assigned from now on."""
+        self.tables.count(job, job.state, -1)
+        job.state = state_after
+        self.tables.count(job, state_after, +1)
+        effects.jobs_ready.append(job)
+
+    def leave_worker(self, job: Job) -> None:
+        """The attempt of a running job is over: free its timer and its place at the worker."""
+        self.timers.release(job)
+        worker = self.tables.workers.get(job.worker_id)
+        if worker is not None:
+            worker.running.pop(job.id, None)
+
+    def finish(self, job: Job, state_after: int, finished: Finished, effects: Effects) -> None:
+        """The job leaves the live table; nothing below can fail."""
+        tables = self.tables
+        tables.count(job, job.state, -1)
+        job.state = state_after
+        extra = job.extra
+        if extra is not None:
+            self.timers.release_extra(extra)
+            if extra.unique_key:
+                release_unique(self, extra, job.id)
+        del tables.jobs[job.id]
+        tables.release_spec(job.kind)
+        effects.jobs_finished.append(finished)
+
+    def bury(self, job: Job, finished: Finished, effects: Effects) -> None:
+        """Finish as failed and keep a dead letter; the oldest makes room beyond the bound."""
+        self.finish(job, lifecycle.FAILED, finished, effects)
+        self.totals.failed += 1
+        dead = self.tables.dead
+        dead[job.id] = DeadJob(
+            job, finished.finished_ms, finished.error_type, finished.error_message, finished.log
+        )
+        while len(dead) > self.dead_letters_max:
+            dead.popitem(0)

@@ -1,0 +1,180 @@
+"""How rows are stored. Only this module knows; reducers and views go through it.
+
+Rows are msgspec structs without GC tracking: at millions of rows the cyclic collector must not
+walk them, and no row is ever part of a reference cycle (rows point at shared `SpecRow`s and at
+their `Timer`; timers know job ids, not rows).
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+from sortedcontainers import SortedDict
+
+from cluster.machine import lifecycle
+from cluster.machine.model import Attempt, JobSpec, WorkerSpec
+from cluster.timerwheel import Timer
+
+
+class QueueRow(Struct, gc=False):
+    """Live counts of one queue."""
+
+    name: str
+    scheduled: int = 0
+    ready: int = 0
+    retrying: int = 0
+    running: int = 0
+
+
+class SpecRow(Struct, gc=False):
+    """An interned `JobSpec`; `jobs` live rows point here, at zero it is forgotten."""
+
+    spec: JobSpec
+    queue: QueueRow
+    lane: tuple[str, str]  # (queue, name): what a worker must offer
+    jobs: int = 0
+
+
+class JobExtra(Struct, gc=False):
+    """What most jobs do not have. Times are epoch ms, 0 means none."""
+
+    unique_key: str = ""
+    unique_ttl_ms: int = 0
+    schedule_id: str = ""
+    nominal_ms: int = 0
+    expires_at_ms: int = 0
+    deadline_ms: int = 0
+    attempts: list[Attempt] | None = None
+    expire_timer: Timer | None = None
+    deadline_timer: Timer | None = None
+
+
+class Job(Struct, gc=False):
+    """A live job. `run_at_ms` is when it is (or became) due; `timer` waits for due or overdue."""
+
+    id: int
+    kind: SpecRow
+    payload: bytes
+    state: int
+    created_ms: int
+    run_at_ms: int
+    attempt: int = 0
+    failures: int = 0
+    worker_id: int = 0
+    started_ms: int = 0
+    timer: Timer | None = None
+    extra: JobExtra | None = None
+
+
+class DeadJob(Struct, gc=False):
+    """A dead letter: the job's last row and why it died."""
+
+    job: Job
+    finished_ms: int
+    error_type: str
+    error_message: str
+    log: str = ""
+
+
+class WorkerRow(Struct, gc=False):
+    """A registered worker; `running` keeps assignment order."""
+
+    id: int
+    spec: WorkerSpec
+    registered_ms: int
+    running: dict[int, None]
+    draining: bool = False
+
+
+class ScheduleRow(Struct, gc=False):
+    """A recurring job. `next_fire_ms` is the nominal time of the next occurrence, 0 when paused."""
+
+    id: str
+    spec: JobSpec
+    payload: bytes
+    cron: str
+    every_ms: int
+    next_fire_ms: int
+    created_ms: int
+    queue_timeout_ms: int = 0
+    total_timeout_ms: int = 0
+    paused: bool = False
+    note: str = ""
+    last_fire_ms: int = 0
+    last_job_id: int = 0
+    run_count: int = 0
+    skipped_count: int = 0
+    timer: Timer | None = None
+
+
+class Totals(Struct, gc=False):
+    """Replicated counters since the cluster began, so that they survive failover and restart."""
+
+    submitted: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    skipped: int = 0
+    retries: int = 0
+    lost_workers: int = 0
+    fired: int = 0
+    rejected_internal: int = 0
+    revived: int = 0
+
+
+class KeyRecord(Struct, gc=False):
+    """What an idempotency key answered: ids are `first..first+count-1`, or `ids`."""
+
+    fingerprint: int
+    first: int
+    count: int
+    ids: list[int] | None
+    expires_ms: int
+
+
+class UniqueRecord(Struct, gc=False):
+    """Who holds a unique key; `expires_ms` 0 while the job lives."""
+
+    job_id: int
+    expires_ms: int
+
+
+class Tables:
+    """All rows of the cluster."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[int, Job] = {}
+        self.dead: SortedDict = SortedDict()  # job id -> DeadJob
+        self.specs: dict[JobSpec, SpecRow] = {}
+        self.queues: dict[str, QueueRow] = {}
+        self.workers: dict[int, WorkerRow] = {}
+        self.schedules: SortedDict = SortedDict()  # schedule id -> ScheduleRow
+        self.requests: dict[str, KeyRecord] = {}
+        self.uniques: dict[str, UniqueRecord] = {}
+
+    def intern(self, spec: JobSpec) -> SpecRow:
+        """The shared row of this spec, created on first sight."""
+        row = self.specs.get(spec)
+        if row is None:
+            queue = self.queues.get(spec.queue)
+            if queue is None:
+                queue = self.queues[spec.queue] = QueueRow(spec.queue)
+            row = self.specs[spec] = SpecRow(spec, queue, (spec.queue, spec.name))
+        return row
+
+    def release_spec(self, row: SpecRow) -> None:
+        """One live job fewer points at this spec."""
+        row.jobs -= 1
+        if not row.jobs:
+            del self.specs[row.spec]
+
+    def count(self, row: Job, state: int, step: int) -> None:
+        """Book that `row` enters (+1) or leaves (-1) `state` in its queue's counts."""
+        queue = row.kind.queue
+        if state == lifecycle.READY:
+            queue.ready += step
+        elif state == lifecycle.RUNNING:
+            queue.running += step
+        elif state == lifecycle.SCHEDULED:
+            queue.scheduled += step
+        elif state == lifecycle.RETRYING:
+            queue.retrying += step

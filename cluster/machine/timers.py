@@ -1,0 +1,86 @@
+"""Every replicated timer, in one wheel: due, retry, execution deadline, expiry, schedules, keys.
+
+A group is one timer for many jobs that share the moment, so a batch of a thousand delayed jobs
+costs one insert. Groups hold ids, not rows: a firing looks each id up and checks that the row still
+waits for this moment, so nothing has to be removed from a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from cluster.machine.tables import Job, JobExtra
+from cluster.timerwheel import Timer, TimerWheel
+
+DUE, EXPIRE, DEADLINE, OVERDUE, SCHEDULE, KEYS = 1, 2, 3, 4, 5, 6
+KEY_BUCKET_MS = 1_000  # keys expire in whole seconds, so that many share a timer
+
+
+class TimerGroup(Struct, gc=False):
+    """`live` members still want the timer; at zero it is cancelled."""
+
+    kind: int
+    members: Sequence[int] | Sequence[str]
+    live: int
+
+
+class Timers:
+    """The wheel and the groups in it."""
+
+    def __init__(self, now_ms: int = 0) -> None:
+        self.wheel = TimerWheel(now_ms)
+        self._key_buckets: dict[int, list[str]] = {}
+
+    def add(self, due_ms: int, kind: int, members: Sequence[int] | Sequence[str]) -> Timer:
+        return self.wheel.insert(due_ms, TimerGroup(kind, members, len(members)))
+
+    def drop(self, timer: Timer) -> None:
+        """One member no longer waits for `timer`."""
+        group = timer.payload
+        assert isinstance(group, TimerGroup)
+        group.live -= 1
+        if group.live == 0:
+            self.wheel.cancel(timer)
+
+    def release(self, job: Job) -> None:
+        """The job no longer waits for its due or overdue timer."""
+        timer = job.timer
+        if timer is not None:
+            job.timer = None
+            self.drop(timer)
+
+    def release_extra(self, extra: JobExtra) -> None:
+        if extra.expire_timer is not None:
+            self.drop(extra.expire_timer)
+            extra.expire_timer = None
+        if extra.deadline_timer is not None:
+            self.drop(extra.deadline_timer)
+            extra.deadline_timer = None
+
+    def expire_key(self, key: str, expires_ms: int) -> None:
+        """Remember that `key` (prefixed by its table) may be forgotten at `expires_ms`."""
+        bucket_ms = -(-expires_ms // KEY_BUCKET_MS) * KEY_BUCKET_MS
+        bucket = self._key_buckets.get(bucket_ms)
+        if bucket is None:
+            bucket = self._key_buckets[bucket_ms] = []
+            self.add(bucket_ms, KEYS, [""])
+        bucket.append(key)
+
+    def take_keys(self, bucket_ms: int) -> list[str]:
+        return self._key_buckets.pop(bucket_ms, [])
+
+    def take_due(self, now_ms: int) -> list[tuple[int, int, int | str]]:
+        """`(due_ms, kind, member)` of all that is due, in an order that does not depend on how
+        the groups came about: a replica restored from a snapshot fires in the same order."""
+        due = self.wheel.advance(now_ms)
+        if not due:
+            return []
+        fired = [
+            (timer.due_ms, timer.payload.kind, member)  # type: ignore[attr-defined]
+            for timer in due
+            for member in timer.payload.members  # type: ignore[attr-defined]
+        ]
+        fired.sort()
+        return fired

@@ -1,0 +1,254 @@
+"""Read-only views of the state, for the API edge. Nobody else's rows leave this package.
+
+Times are epoch ms, 0 means none. A finished job's view is built from the node's history by the
+edge; here are live jobs and dead letters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from cluster.machine import lifecycle
+from cluster.machine.model import Attempt, JobSpec, WorkerSpec
+from cluster.machine.state import State
+from cluster.machine.tables import DeadJob, Job, ScheduleRow
+
+SCAN_MAX = 200_000
+
+
+class JobView(Struct, gc=False):
+    """A job, live or finished."""
+
+    id: int
+    spec: JobSpec
+    payload: bytes
+    state: int
+    created_ms: int
+    run_at_ms: int
+    attempt: int
+    failures: int
+    worker_id: int = 0
+    started_ms: int = 0
+    finished_ms: int = 0
+    error_type: str = ""
+    error_message: str = ""
+    output: bytes | None = None
+    log: str = ""
+    unique_key: str = ""
+    schedule_id: str = ""
+    nominal_ms: int = 0
+    expires_at_ms: int = 0
+    deadline_ms: int = 0
+    attempts: list[Attempt] | None = None
+
+
+class WorkerView(Struct, gc=False):
+    id: int
+    spec: WorkerSpec
+    registered_ms: int
+    running: list[int]
+    draining: bool
+
+
+class ScheduleView(Struct, gc=False):
+    id: str
+    spec: JobSpec
+    payload: bytes
+    cron: str
+    every_ms: int
+    next_fire_ms: int
+    created_ms: int
+    paused: bool
+    note: str
+    last_fire_ms: int
+    last_job_id: int
+    run_count: int
+    skipped_count: int
+    queue_timeout_ms: int
+    total_timeout_ms: int
+
+
+class QueueView(Struct, gc=False):
+    name: str
+    scheduled: int
+    ready: int
+    retrying: int
+    running: int
+
+
+class JobFilter(Struct, frozen=True, gc=False):
+    """Empty string: any."""
+
+    status: str = ""
+    queue: str = ""
+    name: str = ""
+    tag: str = ""
+
+    def matches(self, state: int, spec: JobSpec) -> bool:
+        return (
+            (not self.status or lifecycle.STATUS[state] == self.status)
+            and (not self.queue or spec.queue == self.queue)
+            and (not self.name or spec.name == self.name)
+            and (not self.tag or self.tag in spec.tags)
+        )
+
+
+def _live(job: Job) -> JobView:
+    view = JobView(
+        job.id,
+        job.kind.spec,
+        job.payload,
+        job.state,
+        job.created_ms,
+        job.run_at_ms,
+        job.attempt,
+        job.failures,
+        job.worker_id,
+        job.started_ms,
+    )
+    extra = job.extra
+    if extra is not None:
+        view.unique_key, view.schedule_id = extra.unique_key, extra.schedule_id
+        view.nominal_ms, view.expires_at_ms = extra.nominal_ms, extra.expires_at_ms
+        view.deadline_ms, view.attempts = extra.deadline_ms, extra.attempts
+        if extra.attempts:
+            # Released attempts carry no error; the last one that does is what went wrong.
+            last = next((a for a in reversed(extra.attempts) if a.error_type), None)
+            if last is not None:
+                view.error_type, view.error_message = last.error_type, last.error_message
+    return view
+
+
+def _dead(dead: DeadJob) -> JobView:
+    view = _live(dead.job)
+    view.finished_ms = dead.finished_ms
+    view.error_type, view.error_message = dead.error_type, dead.error_message
+    view.log = dead.log
+    return view
+
+
+def job(state: State, job_id: int) -> JobView | None:
+    """A live job or dead letter; None when it is neither."""
+    row = state.tables.jobs.get(job_id)
+    if row is not None:
+        return _live(row)
+    dead = state.tables.dead.get(job_id)
+    return _dead(dead) if dead is not None else None
+
+
+def is_known(state: State, job_id: int) -> bool:
+    """Whether the id was ever given."""
+    return 0 < job_id < state.next_job_id
+
+
+def jobs(state: State, wanted: JobFilter, before_id: int, limit: int) -> list[JobView]:
+    """Live jobs with ids below `before_id` (0: from the newest), newest first.
+
+    Looks at no more than `SCAN_MAX` ids around the cursor before it falls back to sorting."""
+    found: list[JobView] = []
+    for row in _newest_first(state, before_id):
+        if wanted.matches(row.state, row.kind.spec):
+            found.append(_live(row))
+            if len(found) >= limit:
+                break
+    return found
+
+
+def _newest_first(state: State, before_id: int) -> Iterator[Job]:
+    table = state.tables.jobs
+    top = min(before_id, state.next_job_id) if before_id else state.next_job_id
+    bottom = max(top - SCAN_MAX, 0)
+    for job_id in range(top - 1, bottom, -1):
+        row = table.get(job_id)
+        if row is not None:
+            yield row
+    if bottom > 0:
+        for job_id in sorted((i for i in table if i <= bottom), reverse=True):
+            yield table[job_id]
+
+
+def dead_jobs(state: State, wanted: JobFilter, before_id: int, limit: int) -> list[JobView]:
+    """Dead letters with ids below `before_id` (0: from the newest), newest first."""
+    found = []
+    maximum = before_id or None
+    for job_id in state.tables.dead.irange(maximum=maximum, inclusive=(True, False), reverse=True):
+        dead = state.tables.dead[job_id]
+        if wanted.matches(lifecycle.FAILED, dead.job.kind.spec):
+            found.append(_dead(dead))
+            if len(found) >= limit:
+                break
+    return found
+
+
+def dead_count(state: State) -> int:
+    return len(state.tables.dead)
+
+
+def workers(state: State) -> list[WorkerView]:
+    return [
+        WorkerView(w.id, w.spec, w.registered_ms, list(w.running), w.draining)
+        for w in state.tables.workers.values()
+    ]
+
+
+def worker(state: State, worker_id: int) -> WorkerView | None:
+    w = state.tables.workers.get(worker_id)
+    if w is None:
+        return None
+    return WorkerView(w.id, w.spec, w.registered_ms, list(w.running), w.draining)
+
+
+def _schedule(row: ScheduleRow) -> ScheduleView:
+    return ScheduleView(
+        row.id, row.spec, row.payload, row.cron, row.every_ms, row.next_fire_ms, row.created_ms,
+        row.paused, row.note, row.last_fire_ms, row.last_job_id, row.run_count, row.skipped_count,
+        row.queue_timeout_ms, row.total_timeout_ms,
+    )  # fmt: skip
+
+
+def schedule(state: State, schedule_id: str) -> ScheduleView | None:
+    row = state.tables.schedules.get(schedule_id)
+    return _schedule(row) if row is not None else None
+
+
+def schedules(state: State, after_id: str, limit: int) -> list[ScheduleView]:
+    """In order of id, after `after_id`."""
+    table = state.tables.schedules
+    ids = table.irange(minimum=after_id or None, inclusive=(False, True))
+    return [_schedule(table[i]) for i, _ in zip(ids, range(limit), strict=False)]
+
+
+def queues(state: State) -> list[QueueView]:
+    return [
+        QueueView(q.name, q.scheduled, q.ready, q.retrying, q.running)
+        for q in state.tables.queues.values()
+    ]
+
+
+def pending_in_queue(state: State, name: str) -> int:
+    row = state.tables.queues.get(name)
+    return row.scheduled + row.ready + row.retrying if row is not None else 0
+
+
+def jobs_by_status(state: State) -> dict[str, int]:
+    """Live counts for pending and running; since the beginning for the rest."""
+    totals = state.totals
+    pending = running = 0
+    for queue in state.tables.queues.values():
+        pending += queue.scheduled + queue.ready + queue.retrying
+        running += queue.running
+    return {
+        "pending": pending,
+        "running": running,
+        "completed": totals.completed,
+        "failed": totals.failed - totals.revived,
+        "cancelled": totals.cancelled,
+        "skipped": totals.skipped,
+    }
+
+
+def totals(state: State) -> dict[str, int]:
+    row = state.totals
+    return {name: getattr(row, name) for name in row.__struct_fields__}
