@@ -1,0 +1,392 @@
+"""All settings of a node in one table, because a setting that has three spellings has three bugs.
+
+The table is the struct `Settings`: from a field follow the flag (`--heartbeat-ms`), the environment
+variable (`QUORATE_HEARTBEAT_MS`), the TOML key (`heartbeat_ms`), the type, the range, the default
+and the help text. Layers, later ones win: defaults, TOML file, environment, flags.
+
+Whatever is wrong ends as a `SettingsError` of one line that names the setting, the value, where it
+came from, and the fix. A `Settings` that exists is valid. What may change while the cluster runs
+(limits of a queue, access rights) belongs to the replicated state, not here.
+"""
+
+import argparse
+import difflib
+import ipaddress
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, Self, get_args
+
+import msgspec
+from msgspec import Meta
+
+ENVIRONMENT_PREFIX = "QUORATE_"
+CONFIG_VARIABLE = "QUORATE_CONFIG"
+SECRET_CHARACTERS_MIN = 16  # below this a secret can be guessed: warned about
+HIDDEN = "(hidden)"
+
+LONG_SECONDS = 1e9  # thirty years: long enough for anything, and finite
+Milliseconds = Annotated[int, Meta(ge=1, le=3_600_000)]
+
+
+class SettingsError(ValueError):
+    """One line for the operator: which setting, which value, how to fix it."""
+
+
+def _help(text: str) -> Meta:
+    return Meta(description=text)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """A node's settings, complete and checked: defaults that follow from others are filled in.
+
+    Raises SettingsError when a rule between settings is broken.
+    """
+
+    listen: Annotated[str, _help("host:port for the other nodes (Raft)")] = "127.0.0.1:7001"
+    peers: Annotated[
+        tuple[str, ...],
+        _help("host:port of every node, separated by commas; may include this one"),
+    ] = ()
+    advertise: Annotated[
+        str, _help("host:port under which other nodes reach this one; default: listen")
+    ] = ""
+    http: Annotated[str, _help("host:port of the API")] = "127.0.0.1:8000"
+    advertise_http: Annotated[
+        str, _help("host:port under which clients reach the API; default: http")
+    ] = ""
+    data: Annotated[Path, _help("folder of journal, snapshots and history")] = Path("data")
+    cluster_secret: Annotated[
+        str | None, _help("shared by all nodes; better in the environment than in a flag")
+    ] = None
+    name: Annotated[str, _help("the node's name in logs and pages; default: advertise")] = ""
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], _help("the least severe level that is logged")
+    ] = "info"
+    fsync: Annotated[
+        bool, _help("force every entry to disk before answering; off only for benchmarks")
+    ] = True
+    heartbeat_ms: Annotated[Milliseconds, _help("pause between the leader's heartbeats")] = 50
+    election_min_ms: Annotated[
+        Milliseconds, _help("shortest silence of the leader that starts an election")
+    ] = 300
+    election_max_ms: Annotated[
+        Milliseconds, _help("longest silence of the leader that starts an election")
+    ] = 600
+    snapshot_journal_mb: Annotated[
+        int, Meta(ge=1, le=1 << 20), _help("journal growth in MiB that triggers a snapshot")
+    ] = 64
+    payload_max_bytes: Annotated[
+        int, Meta(ge=1, le=64 << 20), _help("largest payload of one job")
+    ] = 256 << 10
+    request_max_bytes: Annotated[int, Meta(ge=1024, le=1 << 30), _help("largest request body")] = (
+        8 << 20
+    )
+    output_max_bytes: Annotated[
+        int, Meta(ge=0, le=64 << 20), _help("largest output kept of one job")
+    ] = 64 << 10
+    queue_jobs_max: Annotated[
+        int, Meta(ge=1), _help("pending jobs per queue; above this submissions get 429")
+    ] = 5_000_000
+    worker_ttl_seconds: Annotated[
+        float, Meta(ge=0.1, le=3600), _help("silence after which a worker counts as lost")
+    ] = 10.0
+    worker_reconnect_grace_seconds: Annotated[
+        float, Meta(ge=0, le=3600), _help("time to reconnect after a closed connection")
+    ] = 2.0
+    idempotency_ttl_seconds: Annotated[
+        float, Meta(ge=1, le=LONG_SECONDS), _help("how long an Idempotency-Key is remembered")
+    ] = 86_400.0
+    dead_letters_max: Annotated[
+        int, Meta(ge=0), _help("failed jobs kept for replay; the oldest leave first")
+    ] = 100_000
+    catch_up_seconds: Annotated[
+        float,
+        Meta(ge=0, le=LONG_SECONDS),
+        _help("missed runs of a schedule older than this are not made up for"),
+    ] = 300.0
+    drain_seconds: Annotated[
+        float, Meta(ge=0, le=3600), _help("time that a stopping node gives requests in flight")
+    ] = 5.0
+    history_retention_days: Annotated[
+        int, Meta(ge=0, le=36_500), _help("how long finished jobs are kept; 0: forever")
+    ] = 30
+    job_timeout_seconds: Annotated[
+        float,
+        Meta(ge=0.001, le=LONG_SECONDS),
+        _help("execution time limit of a job that names none"),
+    ] = 3600.0
+
+    def __post_init__(self) -> None:
+        fill = msgspec.structs.force_setattr
+        fill(self, "advertise", self.advertise or self.listen)
+        fill(self, "advertise_http", self.advertise_http or self.http)
+        fill(self, "name", self.name or self.advertise)
+        for key in ("listen", "advertise", "http", "advertise_http"):
+            parse_address(getattr(self, key), key)
+        for peer in self.peers:
+            parse_address(peer, "peers")
+        this_node = (self.advertise, self.listen)
+        fill(self, "peers", tuple(p for p in dict.fromkeys(self.peers) if p not in this_node))
+        _check_reachability(self)
+        _check_numbers(self)
+
+    @classmethod
+    def load(cls, argv: Sequence[str], environ: Mapping[str, str]) -> Self:
+        """Merges all layers; `argv` without the program's name. `--help` prints and exits 0.
+
+        Raises SettingsError for anything that is not understood.
+        """
+        flags = vars(_parser().parse_args(list(argv)))
+        config = flags.pop("config", None) or environ.get(CONFIG_VARIABLE)
+        values = _read_toml(Path(config)) if config else {}
+        values |= _read_environment(environ)
+        values |= {key: _convert(key, text, _flag(key)) for key, text in flags.items()}
+        return cls(**values)
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Self:
+        """Defaults and one file, for embedding. Relative paths start at the working directory.
+
+        Raises SettingsError.
+        """
+        return cls(**_read_toml(Path(path)))
+
+    @property
+    def node_count(self) -> int:
+        """Nodes of the cluster, with this one."""
+        return len(self.peers) + 1
+
+    def warnings(self) -> list[str]:
+        """What works but is hardly meant; one sentence each, for the log."""
+        found = []
+        if self.node_count % 2 == 0:
+            found.append(
+                f"{self.node_count} nodes survive no more failures than {self.node_count - 1}: "
+                "add or remove one"
+            )
+        if not self.fsync:
+            found.append(
+                "fsync is off: a power failure can lose committed jobs, on every node at once"
+            )
+        if self.cluster_secret is not None and len(self.cluster_secret) < SECRET_CHARACTERS_MIN:
+            found.append(
+                f"cluster_secret can be guessed: use at least {SECRET_CHARACTERS_MIN} characters"
+            )
+        remote = [peer for peer in self.peers if not is_loopback(peer)]
+        if remote and is_loopback(self.advertise):
+            found.append(
+                f"advertise = {self.advertise!r} is loopback, so {remote[0]} cannot reach this node"
+            )
+        return found
+
+    def public(self) -> dict[str, object]:
+        """All settings for pages and logs: without the secret."""
+        values = msgspec.structs.asdict(self)
+        values["data"] = str(self.data)
+        if self.cluster_secret is not None:
+            values["cluster_secret"] = HIDDEN
+        return values
+
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(f'{k}={v!r}' for k, v in self.public().items())})"
+
+
+def parse_address(text: str, key: str) -> tuple[str, int]:
+    """Splits `host:port` or `[ipv6]:port`. Raises SettingsError that names `key`."""
+    host, separator, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not separator or not host or (":" in host and not bracketed):
+        raise SettingsError(
+            f"{key} = {text!r} is not an address: write host:port, for example 127.0.0.1:7001"
+        )
+    if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65_535):
+        raise SettingsError(f"{key} = {text!r}: the port must be a number from 1 to 65535")
+    return (host[1:-1] if bracketed else host), int(port)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether `host:port` can only be reached from this machine."""
+    host, _ = parse_address(address, "address")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name: nobody knows what it will mean tomorrow
+
+
+def _check_reachability(settings: Settings) -> None:
+    for key in ("listen", "http"):
+        if settings.cluster_secret is None and not is_loopback(getattr(settings, key)):
+            raise SettingsError(
+                f"{key} = {getattr(settings, key)!r} can be reached from other machines: "
+                f"needs --cluster-secret (or {_variable('cluster_secret')}) or loopback, "
+                "for example 127.0.0.1"
+            )
+    if settings.cluster_secret == "":
+        raise SettingsError("cluster_secret is empty: write a secret or leave it out")
+    for key in ("advertise", "advertise_http"):
+        value = getattr(settings, key)
+        if settings.peers and parse_address(value, key)[0] in ("0.0.0.0", "::"):
+            raise SettingsError(
+                f"{key} = {value!r} tells others no address: set {_flag(key)} to the host:port "
+                "under which they reach this node"
+            )
+    if settings.listen == settings.http:
+        raise SettingsError(
+            f"listen and http are both {settings.http!r}: give them different ports"
+        )
+
+
+def _check_numbers(settings: Settings) -> None:
+    if settings.election_min_ms <= 3 * settings.heartbeat_ms:
+        raise SettingsError(
+            f"election_min_ms = {settings.election_min_ms} must be more than three heartbeats "
+            f"({3 * settings.heartbeat_ms} ms): raise it or lower heartbeat_ms"
+        )
+    if settings.election_max_ms <= settings.election_min_ms:
+        raise SettingsError(
+            f"election_max_ms = {settings.election_max_ms} must be more than election_min_ms "
+            f"({settings.election_min_ms}): raise it, twice as much is usual"
+        )
+    if settings.payload_max_bytes > settings.request_max_bytes:
+        raise SettingsError(
+            f"payload_max_bytes = {settings.payload_max_bytes} does not fit into request_max_bytes "
+            f"({settings.request_max_bytes}): raise that or lower this"
+        )
+
+
+_FIELDS = {info.name: info for info in msgspec.structs.fields(Settings)}
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    Path: "a path",
+    tuple[str, ...]: "addresses like 127.0.0.1:7001",
+}
+
+
+def _flag(key: str) -> str:
+    return "--" + key.replace("_", "-")
+
+
+def _variable(key: str) -> str:
+    return ENVIRONMENT_PREFIX + key.upper()
+
+
+def _did_you_mean(word: str, known: Sequence[str], cutoff: float = 0.6) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
+    return f": did you mean {close[0]}?" if close else ""
+
+
+def _expected(annotation: Any) -> str:
+    """The type of a field in words, from the table."""
+    args = get_args(annotation)
+    base, metas = args[0], [meta for meta in args[1:] if isinstance(meta, Meta)]
+    if choices := [choice for choice in get_args(base) if isinstance(choice, str)]:
+        return "one of " + ", ".join(choices)
+    if get_args(base) and isinstance(get_args(base)[0], Meta):
+        metas += get_args(base)
+    low = next((meta.ge for meta in metas if meta.ge is not None), None)
+    high = next((meta.le for meta in metas if meta.le is not None), None)
+    words = _WORDS.get(base, "text")
+    if low is not None:
+        words += f" from {low}" + (f" to {high:.10g}" if high is not None else " up")
+    return words
+
+
+def _convert(key: str, value: object, source: str) -> object:
+    """One value of one layer to the type in the table; texts from flags and variables included."""
+    annotation = _FIELDS[key].type
+    base = get_args(annotation)[0]
+    from_text = isinstance(value, str) and source != "TOML"
+    if base == tuple[str, ...] and isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    elif base is Path and isinstance(value, str) and value:
+        return Path(value).expanduser()
+    elif isinstance(value, str) and key == "log_level":
+        value = value.lower()
+    try:
+        return msgspec.convert(value, annotation, strict=not from_text or base == str | None)
+    except msgspec.ValidationError:
+        shown = HIDDEN if key == "cluster_secret" else repr(value)
+        origin = f"{key} = {shown}" if source == "TOML" else f"{key} = {shown} ({source})"
+        default = _FIELDS[key].default
+        example = f", for example {default}" if isinstance(default, int | float | Path) else ""
+        raise SettingsError(
+            f"{origin} is refused: write {_expected(annotation)}{example}"
+        ) from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            f"config = {str(path)!r} cannot be read ({error.strerror}): check the path"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"config = {str(path)!r} is not valid TOML: {error}") from None
+    values = {}
+    for key, value in document.items():
+        if key not in _FIELDS:
+            hint = _did_you_mean(key, list(_FIELDS)) or ": see config/dev.toml for all keys"
+            raise SettingsError(f"{path}: unknown key {key!r}{hint}")
+        try:
+            values[key] = _convert(key, value, "TOML")
+        except SettingsError as error:
+            raise SettingsError(f"{path}: {error}") from None
+    return values
+
+
+def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Variables of the table; others may be a client's, unless one is nearly one of ours."""
+    variables = {_variable(key): key for key in _FIELDS}
+    values = {}
+    for variable, text in environ.items():
+        if key := variables.get(variable):
+            values[key] = _convert(key, text, variable)
+        elif variable.startswith(ENVIRONMENT_PREFIX) and variable != CONFIG_VARIABLE:
+            hint = _did_you_mean(variable, list(variables), cutoff=0.88)
+            if hint:
+                raise SettingsError(f"unknown variable {variable}{hint}")
+    return values
+
+
+class _Parser(argparse.ArgumentParser):
+    """Speaks through SettingsError, so that one place prints and one place exits."""
+
+    def error(self, message: str) -> NoReturn:
+        for word in message.split():
+            if word.startswith("--") and "unrecognized" in message:
+                flag = word.partition("=")[0]
+                hint = _did_you_mean(flag, [_flag(key) for key in _FIELDS])
+                raise SettingsError(f"unknown flag {flag}{hint or ': see --help'}")
+        raise SettingsError(f"{message}: see --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="node.py",
+        description="Runs one node. Every flag has an environment variable (QUORATE_HTTP for"
+        " --http) and a TOML key (http); flags win over variables, variables over the file.",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("--config", metavar="FILE", help="TOML file with any of these settings")
+    for key, info in _FIELDS.items():
+        base, *metas = get_args(info.type)
+        text = next(meta.description for meta in metas if getattr(meta, "description", None))
+        if info.default not in ("", (), None) and base is not bool:
+            text += f" ({info.default})"
+        if base is bool:
+            parser.add_argument(_flag(key), action=argparse.BooleanOptionalAction, help=text)
+        else:
+            parser.add_argument(_flag(key), metavar=_metavar(base), help=text.replace("%", "%%"))
+    return parser
+
+
+def _metavar(base: Any) -> str:
+    """What stands behind a flag in the help."""
+    return {int: "N", float: "SECONDS", Path: "FOLDER"}.get(base, "TEXT")
