@@ -88,7 +88,6 @@ def _header(state: State) -> tuple[Any, ...]:
         state.next_job_id,
         state.next_worker_id,
         state.next_schedule_id,
-        state.dead_letters_max,
         msgspec.structs.asdict(state.totals),
     )
 
@@ -196,9 +195,9 @@ class _Loader:
         state = self.state
         (
             state.now_ms, state.epoch, state.digest, state.next_job_id,
-            state.next_worker_id, state.next_schedule_id, state.dead_letters_max,
-        ) = row[1:8]  # fmt: skip
-        state.totals = Totals(**row[8])
+            state.next_worker_id, state.next_schedule_id,
+        ) = row[1:7]  # fmt: skip
+        state.totals = Totals(**row[7])
         state.timers = Timers(state.now_ms)
 
     def _add_queues(self, name: str) -> None:

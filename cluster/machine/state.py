@@ -28,7 +28,6 @@ class State:
         self.next_job_id = FIRST_ID
         self.next_worker_id = FIRST_ID
         self.next_schedule_id = FIRST_ID
-        self.dead_letters_max = 100_000
 
     def make_ready(self, job: Job, state_after: int, effects: Effects) -> None:
         """A pending or handed-back job may be assigned from now on."""
@@ -59,12 +58,9 @@ class State:
         effects.jobs_finished.append(finished)
 
     def bury(self, job: Job, finished: Finished, effects: Effects) -> None:
-        """Finish as failed and keep a dead letter; the oldest makes room beyond the bound."""
+        """Finish as failed and keep a dead letter; the leader's janitor bounds their number."""
         self.finish(job, lifecycle.FAILED, finished, effects)
         self.totals.failed += 1
-        dead = self.tables.dead
-        dead[job.id] = DeadJob(
+        self.tables.dead[job.id] = DeadJob(
             job, finished.finished_ms, finished.error_type, finished.error_message, finished.log
         )
-        while len(dead) > self.dead_letters_max:
-            dead.popitem(0)

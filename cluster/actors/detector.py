@@ -1,0 +1,128 @@
+"""Failure detection: workers that vanished, attempts whose deadline passed without an answer.
+
+A leader duty. Heartbeats stay in memory; only the consequence is proposed. A new leader gives every
+registered worker one full TTL to reconnect, so a failover kills no running job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from cluster.actors.actor import Actor
+from cluster.actors.desk import WorkerDesk
+from cluster.actors.proposer import Proposer
+from cluster.actors.services import AttemptError, NotLeader, OutcomeUnknown, Overloaded
+from cluster.actors.session import Session
+from cluster.clock import Clock
+from cluster.machine import lifecycle
+from cluster.machine.effects import Effects
+from cluster.machine.reducers.assignments import OVERDUE_GRACE_MS
+from cluster.machine.tables import Job
+from cluster.raft_state import RaftState
+
+log = logging.getLogger("quorate.detector")
+
+CHECK_S = 0.25
+
+
+class Detector(Actor):
+    """Mailbox: overdue attempts `(job_id, attempt)`, or None for a round over all sessions."""
+
+    name = "detector"
+
+    def __init__(
+        self, raft: RaftState, proposer: Proposer, desk: WorkerDesk, clock: Clock, ttl_ms: int
+    ) -> None:
+        super().__init__()
+        self._raft = raft
+        self._desk = desk
+        self._clock = clock
+        self._ttl_ms = ttl_ms
+        self._active = False
+        self._timer: asyncio.TimerHandle | None = None
+        self.lost_total = 0
+        raft.on_effects(self._on_effects)
+
+    async def on_start(self) -> None:
+        self._active = True
+        now_ms = self._clock.monotonic_ms()
+        for worker_id in self._raft.state.tables.workers:
+            if worker_id not in self._desk.sessions:
+                self._desk.sessions[worker_id] = Session(worker_id, None, now_ms, self._ttl_ms)
+        self._find_overdue()
+        self._round()
+
+    async def on_stop(self) -> None:
+        self._active = False
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _find_overdue(self) -> None:
+        """A predecessor may have died between the timer and the consequence."""
+        tables = self._raft.state.tables
+        for worker in tables.workers.values():
+            for job_id in worker.running:
+                job = tables.jobs[job_id]
+                if job.timer is None:
+                    self.tell((job_id, job.attempt))
+
+    def _round(self) -> None:
+        self.tell(None)
+        self._timer = asyncio.get_running_loop().call_later(CHECK_S, self._round)
+
+    def _on_effects(self, effects: Effects, index: int) -> None:
+        if self._active:
+            for overdue in effects.jobs_overdue:
+                self.tell(overdue)
+
+    async def receive(self, message: Any) -> None:
+        try:
+            if message is None:
+                await self._check_sessions()
+            else:
+                await self._end_overdue(*message)
+        except (NotLeader, OutcomeUnknown):
+            pass  # the next leader looks again
+        except Overloaded:
+            if message is not None:
+                asyncio.get_running_loop().call_later(CHECK_S, self.tell, message)
+
+    async def _check_sessions(self) -> None:
+        now_ms = self._clock.monotonic_ms()
+        for session in list(self._desk.sessions.values()):
+            reason = self._why_lost(session, now_ms)
+            if reason:
+                self.lost_total += 1
+                log.warning("worker w%d is lost: %s", session.worker_id, reason)
+                await self._desk.lose(session.worker_id, reason)
+
+    def _why_lost(self, session: Session, now_ms: int) -> str:
+        """Why this worker is taken for dead, or an empty string."""
+        if session.sink is None:
+            gone_ms = now_ms - session.gone_since_ms
+            return f"connection lost for {gone_ms} ms" if gone_ms >= session.grace_ms else ""
+        silent_ms = now_ms - session.seen_ms
+        return f"no heartbeat for {silent_ms} ms" if silent_ms >= self._ttl_ms else ""
+
+    async def _end_overdue(self, job_id: int, attempt: int) -> None:
+        job = self._raft.state.tables.jobs.get(job_id)
+        if job is None or job.state != lifecycle.RUNNING or job.attempt != attempt:
+            return
+        session = self._desk.sessions.get(job.worker_id)
+        if session is not None and session.sink is not None:
+            session.sink.send_cancel([(job_id, attempt)])
+        await self._desk.fail(job.worker_id, [self._overdue_error(job)])
+
+    def _overdue_error(self, job: Job) -> AttemptError:
+        now_ms = max(self._clock.now_ms(), self._raft.state.now_ms)
+        if job.extra is not None and 0 < job.extra.deadline_ms <= now_ms:
+            return AttemptError(
+                job.id, job.attempt, "timeout", "total_timeout_seconds passed", retryable=False
+            )
+        timeout_s = job.kind.spec.timeout_ms / 1000
+        return AttemptError(
+            job.id, job.attempt, "timeout",
+            f"no answer within timeout_seconds={timeout_s:g} and {OVERDUE_GRACE_MS} ms more",
+        )  # fmt: skip

@@ -1,0 +1,140 @@
+"""Group commit: commands that arrive while an entry is in flight share the next one.
+
+A lone command pays nothing, a burst shares one entry, one fsync and one apply. Does not know what
+any command means; a proposal without an answer is reported as unknown, never as failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import msgspec
+
+from cluster.actors.services import NotLeader, OutcomeUnknown, Overloaded
+from cluster.consensus import Outcome
+from cluster.machine.commands import Command
+from cluster.machine.results import Rejected, Result
+from cluster.raft_state import RaftState
+
+ENTRIES_IN_FLIGHT_MAX = 2
+BATCH_BYTES_TARGET = 1 << 20  # a single larger command still goes, alone
+BATCH_COMMANDS_MAX = 2_000
+QUEUE_COMMANDS_MAX = 20_000
+QUEUE_BYTES_MAX = 128 << 20
+
+_encode = msgspec.msgpack.Encoder().encode
+Waiting = tuple[msgspec.Raw, "asyncio.Future[Result]"]
+
+
+class Proposer:
+    """Turns commands into log entries and results into answers."""
+
+    def __init__(self, raft: RaftState) -> None:
+        self._raft = raft
+        self._queue: deque[Waiting] = deque()
+        self._queue_bytes = 0
+        self._in_flight = 0
+        self._pump_scheduled = False
+        self._tick_wanted = False
+        self.batches_total = 0
+        self.commands_total = 0
+        raft.on_leadership(self._on_leadership)
+
+    def propose(self, command: Command) -> asyncio.Future[Result]:
+        """The command's result once committed and applied.
+
+        Raises NotLeader or Overloaded at once (nothing was proposed). The future raises NotLeader
+        (not in any log) or OutcomeUnknown (may or may not commit)."""
+        if not self._raft.is_leader:
+            raise NotLeader(self._raft.leader_http)
+        if len(self._queue) >= QUEUE_COMMANDS_MAX or self._queue_bytes >= QUEUE_BYTES_MAX:
+            raise Overloaded("the proposal queue is full")
+        raw = _encode(command)
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._queue.append((msgspec.Raw(raw), future))
+        self._queue_bytes += len(raw)
+        self._wake()
+        return future
+
+    def tick(self) -> None:
+        """Let time pass in the log: the next batch goes even when there is no command."""
+        self._tick_wanted = True
+        self._wake()
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    def _wake(self) -> None:
+        if not self._pump_scheduled and self._in_flight < ENTRIES_IN_FLIGHT_MAX:
+            self._pump_scheduled = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_scheduled = False
+        if not self._raft.is_leader or self._in_flight >= ENTRIES_IN_FLIGHT_MAX:
+            return
+        if not self._queue and not self._tick_wanted:
+            return
+        self._tick_wanted = False
+        raws, futures = self._gather()
+        self._in_flight += 1
+        self.batches_total += 1
+        self.commands_total += len(raws)
+
+        def answered(outcome: Outcome, results: object) -> None:
+            self._in_flight -= 1
+            self._resolve(futures, outcome, results)
+            if self._queue or self._tick_wanted:
+                self._wake()
+
+        self._raft.propose_raw(raws, answered)
+
+    def _gather(self) -> tuple[list[msgspec.Raw], list[asyncio.Future[Result]]]:
+        raws: list[msgspec.Raw] = []
+        futures: list[asyncio.Future[Result]] = []
+        queue, size = self._queue, 0
+        while queue and len(raws) < BATCH_COMMANDS_MAX:
+            raw, future = queue[0]
+            length = len(memoryview(raw))
+            if raws and size + length > BATCH_BYTES_TARGET:
+                break
+            queue.popleft()
+            size += length
+            self._queue_bytes -= length
+            raws.append(raw)
+            futures.append(future)
+        return raws, futures
+
+    def _resolve(
+        self, futures: list[asyncio.Future[Result]], outcome: Outcome, results: object
+    ) -> None:
+        if outcome is Outcome.APPLIED:
+            assert isinstance(results, list)
+            for future, result in zip(futures, results, strict=True):
+                if not future.done():
+                    if result is Rejected.STALE_EPOCH:
+                        future.set_exception(NotLeader(self._raft.leader_http))
+                    else:
+                        future.set_result(result)
+            return
+        error: Exception = (
+            NotLeader(self._raft.leader_http) if outcome is Outcome.REFUSED else OutcomeUnknown()
+        )
+        for future in futures:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # whoever gave up waiting must not cause a warning
+
+    def _on_leadership(self, leads: bool) -> None:
+        """Commands that wait when leadership ends were never proposed: definitely refused."""
+        if leads:
+            self._wake()
+            return
+        waiting, self._queue, self._queue_bytes = self._queue, deque(), 0
+        error = NotLeader(self._raft.leader_http)
+        for _, future in waiting:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()

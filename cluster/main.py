@@ -1,0 +1,75 @@
+"""The command line of a node: settings, logging, signals, exit codes.
+
+Exit codes: 0 stopped as asked, 1 could not start, 2 bad settings, 70 broken disk or invariant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from cluster.history import HistoryError
+from cluster.node import Node, NodeStartError
+from cluster.settings import Settings, SettingsError
+
+# Rows are not tracked by the collector and nothing in the node forms cycles on the hot path, so
+# collections are rare; start-up garbage is frozen out of every later one.
+GC_THRESHOLDS = (50_000, 20, 50)
+
+log = logging.getLogger("quorate")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a node until SIGTERM or SIGINT. Returns the exit code."""
+    try:
+        settings = Settings.load(sys.argv[1:] if argv is None else argv, os.environ)
+    except SettingsError as error:
+        print(f"quorate: {error}", file=sys.stderr)
+        return 2
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format=f"%(asctime)s %(levelname)s %(name)s [{settings.name}] %(message)s",
+    )
+    try:
+        return _run(settings)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _run(settings: Settings) -> int:
+    try:
+        import uvloop
+    except ImportError:  # not to be had on this platform; asyncio's own loop does as well
+        return asyncio.run(_serve(settings))
+    return uvloop.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> int:
+    for warning in settings.warnings():
+        log.warning(warning)
+    node = Node(settings)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        await node.start()
+    except (NodeStartError, HistoryError) as error:
+        print(f"quorate: {error}", file=sys.stderr)
+        return 1
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+    await stop.wait()
+    log.info("stopping")
+    await node.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

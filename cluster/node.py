@@ -1,0 +1,270 @@
+"""One node: builds every part from settings, starts them in order and stops them in reverse.
+
+The composition root. It decides nothing itself; to learn how the product works, read what it wires.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from cluster.actors.archivist import Archivist
+from cluster.actors.desk import WorkerDesk
+from cluster.actors.detector import Detector
+from cluster.actors.dispatcher import Dispatcher
+from cluster.actors.janitor import Janitor
+from cluster.actors.live import LiveBoard
+from cluster.actors.proposer import Proposer
+from cluster.actors.scheduler import Scheduler
+from cluster.actors.services import Services
+from cluster.actors.supervisor import Supervisor
+from cluster.actors.timekeeper import Timekeeper
+from cluster.actors.waiters import Waiters
+from cluster.api.app import build_app
+from cluster.clock import Clock, SystemClock
+from cluster.consensus import ConsensusConfig, ConsensusStartError, TransferError
+from cluster.history import History
+from cluster.projections.metrics import Metrics
+from cluster.projections.ready import ReadyQueues
+from cluster.raft_state import RaftState
+from cluster.settings import Settings, parse_address
+
+log = logging.getLogger("quorate.node")
+
+DAY_MS = 86_400_000
+LEADER_RESTART_S = 1.0
+
+
+class NodeStartError(Exception):
+    """The node cannot start; one line that names the file or port and the fix."""
+
+
+def release() -> str:
+    """The installed version, or `dev` in a bare checkout."""
+    try:
+        return version("quorate")
+    except PackageNotFoundError:
+        return "dev"
+
+
+class Node:
+    """A member of a cluster (or a cluster of one). Use as an async context manager, or
+    `start()` and `stop()`. All methods belong to the event loop that started it."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self._runner: web.AppRunner | None = None
+        self._stopping: set[asyncio.Task[None]] = set()
+        self._started = False
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Self:
+        """Raises SettingsError for anything wrong in the file."""
+        return cls(Settings.from_toml(path))
+
+    # -- building --------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        settings, clock = self.settings, self.clock
+        retention_ms = settings.history_retention_days * DAY_MS
+        self.history = History.open(settings.data / "history.sqlite", retention_ms)
+        self.raft = RaftState(self._consensus_config(), clock, settings.advertise_http)
+        self.ready_queues = ReadyQueues()
+        self.metrics = Metrics(lambda: self.raft.state, self._gauges)
+        self.raft.on_effects(lambda effects, _: self.ready_queues.feed(effects))
+        self.raft.on_effects(lambda effects, _: self.metrics.feed(effects))
+        self.raft.on_restored(self.ready_queues.rebuild)
+        self.archivist = Archivist(self.raft, self.history)
+        self.proposer = Proposer(self.raft)
+        self.live = LiveBoard(self.raft)
+        self.waiters = Waiters(self.raft)
+        grace_ms = round(settings.worker_reconnect_grace_seconds * 1000)
+        self.desk = WorkerDesk(self.raft, self.proposer, clock, self.live, grace_ms)
+        self.leader_duties = self._leader_duties()
+        self.raft.on_leadership(self._on_leadership)
+        self.services = Services(
+            settings,
+            clock,
+            self.raft,
+            self.proposer,
+            self.desk,
+            self.waiters,
+            self.live,
+            self.history,
+            self.metrics,
+        )
+
+    def _leader_duties(self) -> Supervisor:
+        """The actor tree, as data."""
+        settings, clock, raft, proposer = self.settings, self.clock, self.raft, self.proposer
+        self.dispatcher = Dispatcher(raft, proposer, self.desk, self.ready_queues)
+        ttl_ms = round(settings.worker_ttl_seconds * 1000)
+        catch_up_ms = round(settings.catch_up_seconds * 1000)
+        return Supervisor(
+            [
+                Timekeeper(raft, proposer, clock),
+                self.dispatcher,
+                Scheduler(raft, proposer, clock, catch_up_ms),
+                Detector(raft, proposer, self.desk, clock, ttl_ms),
+                Janitor(raft, proposer, settings.dead_letters_max),
+            ],
+            self._on_give_up,
+        )
+
+    def _consensus_config(self) -> ConsensusConfig:
+        settings = self.settings
+        return ConsensusConfig(
+            node_id=settings.advertise,
+            listen=settings.listen,
+            peers=settings.peers,
+            data_dir=settings.data,
+            cluster_secret=settings.cluster_secret,
+            meta={"http": settings.advertise_http, "version": release(), "name": settings.name},
+            fsync=settings.fsync,
+            heartbeat_ms=settings.heartbeat_ms,
+            election_min_ms=settings.election_min_ms,
+            election_max_ms=settings.election_max_ms,
+            snapshot_journal_bytes=settings.snapshot_journal_mb << 20,
+        )
+
+    def _gauges(self) -> dict[str, float]:
+        """What only this node can tell, for `/metrics`."""
+        raft = self.raft
+        gauges: dict[str, float] = {
+            "raft_is_leader": raft.is_leader,
+            "raft_term": raft.consensus.term,
+            "raft_commit_index": raft.commit_index,
+            "raft_applied_index": raft.applied_index,
+            "proposals_queued": self.proposer.queued,
+            "assigned_jobs": self.dispatcher.assigned_total,
+            "actor_restarts": self.leader_duties.restarts_total,
+            "listener_errors": raft.listener_errors_total,
+        }
+        for source, values in (
+            ("raft", raft.consensus.status()),
+            ("history", self.history.stats()),
+        ):
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    gauges.setdefault(f"{source}_{name}", value)
+        return gauges
+
+    # -- leadership ------------------------------------------------------------------------------
+
+    def _on_leadership(self, leads: bool) -> None:
+        if leads:
+            self.leader_duties.start()
+            return
+        for task in self.leader_duties.stop():
+            self._stopping.add(task)
+            task.add_done_callback(self._stopping.discard)
+
+    def _on_give_up(self, actor: str) -> None:
+        """A leader duty keeps crashing here: let another node try, then begin anew."""
+        task = asyncio.create_task(self._step_down(actor))
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
+
+    async def _step_down(self, actor: str) -> None:
+        log.critical("stepping down because %s keeps crashing", actor)
+        await self.leader_duties.stopped()
+        with contextlib.suppress(TransferError):
+            await self.raft.transfer(None)
+        await asyncio.sleep(LEADER_RESTART_S)
+        if self.raft.is_leader:
+            self.leader_duties.start()
+
+    # -- life ------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Recover from disk, join the cluster, serve. Raises NodeStartError."""
+        try:
+            self.settings.data.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise NodeStartError(
+                f"cannot create data folder {self.settings.data}: {error.strerror}"
+            ) from error
+        try:
+            self._build()
+            await self.raft.consensus.start()
+        except (ConsensusStartError, OSError) as error:
+            await self._abandon()
+            raise NodeStartError(str(error)) from error
+        self._started = True
+        try:
+            await self._serve()
+        except NodeStartError:
+            await self.stop()
+            raise
+
+    async def _abandon(self) -> None:
+        if hasattr(self, "history"):
+            await self.history.close()
+
+    async def _serve(self) -> None:
+        host, port = parse_address(self.settings.http, "http")
+        self._runner = web.AppRunner(
+            build_app(self.services), access_log=None, shutdown_timeout=self.settings.drain_seconds
+        )
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, host, port, reuse_address=True, backlog=1024).start()
+        except OSError as error:
+            raise NodeStartError(
+                f"cannot listen on http {self.settings.http}: {error.strerror}; "
+                "stop what uses that port or choose another with --http"
+            ) from error
+        log.info("serving http://%s, raft %s", self.settings.advertise_http, self.settings.listen)
+
+    async def ready(self, timeout_s: float = 30.0) -> None:
+        """Wait until a leader is known and this node has caught up. Raises TimeoutError."""
+        async with asyncio.timeout(timeout_s):
+            while not (
+                self.raft.caught_up
+                and (self.raft.is_leader or self.raft.leader_id != self.raft.node_id)
+            ):
+                await asyncio.sleep(0.01)
+
+    async def drain(self) -> None:
+        """Stop being ready and hand leadership over, if somebody can take it."""
+        self.services.draining = True
+        if self.raft.is_leader and self.settings.peers:
+            try:
+                async with asyncio.timeout(self.settings.drain_seconds):
+                    leader = await self.raft.transfer(None)
+                log.info("handed leadership to %s", leader)
+            except (TransferError, TimeoutError) as error:
+                log.warning("leadership was not handed over: %s", error)
+
+    async def stop(self) -> None:
+        """Drain and stop; idempotent."""
+        if not self._started:
+            return
+        self._started = False
+        await self.drain()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await self.leader_duties.stopped()
+        await asyncio.gather(*self._stopping, return_exceptions=True)
+        await self.raft.consensus.stop()
+        await self.history.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()

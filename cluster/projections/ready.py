@@ -1,0 +1,146 @@
+"""Ready queues: which jobs may be assigned next, in order.
+
+A projection of the state, fed by effects on every node so that a new leader dispatches at once. A
+lane is one (queue, task name), because a job goes only to a worker that offers both. Inside a lane
+there is one FIFO per priority.
+
+Entries are rows, and a row that is not READY any more is stale: it is dropped when it reaches the
+head. So assignment and cancellation cost nothing here; only what the leader took but could not
+assign has to be given back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from cluster.machine import lifecycle
+from cluster.machine.effects import Effects
+from cluster.machine.state import State
+from cluster.machine.tables import Job
+
+READY = lifecycle.READY
+
+HeadKey = tuple[int, int, int]
+
+
+class Lane:
+    """Ready jobs of one (queue, task name), a FIFO per priority; 1 is the most urgent."""
+
+    __slots__ = ("levels", "name", "queue")
+
+    def __init__(self, queue: str, name: str) -> None:
+        self.queue = queue
+        self.name = name
+        self.levels: list[tuple[int, deque[Job]]] = []
+
+    def level(self, priority: int) -> deque[Job]:
+        for known, jobs in self.levels:
+            if known == priority:
+                return jobs
+        jobs = deque[Job]()
+        self.levels.append((priority, jobs))
+        self.levels.sort(key=lambda entry: entry[0])
+        return jobs
+
+    def head(self) -> tuple[HeadKey, deque[Job]] | None:
+        """The next job's sort key and its FIFO, with stale entries before it dropped."""
+        for priority, jobs in self.levels:
+            while jobs and jobs[0].state != READY:
+                jobs.popleft()
+            if jobs:
+                first = jobs[0]
+                return (priority, first.run_at_ms, first.id), jobs
+        return None
+
+    def __len__(self) -> int:
+        return sum(len(jobs) for _, jobs in self.levels)
+
+
+class ReadyQueues:
+    """All lanes. `version` grows with every new lane, so that workers can cache their lanes."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[tuple[str, str], Lane] = {}
+        self.version = 0
+
+    def rebuild(self, state: State) -> None:
+        """Start over from state: after a restart or an installed snapshot."""
+        self._lanes.clear()
+        self.version += 1
+        ready = [job for job in state.tables.jobs.values() if job.state == READY]
+        ready.sort(key=lambda job: (job.run_at_ms, job.id))
+        self._add(ready)
+
+    def feed(self, effects: Effects) -> None:
+        if effects.jobs_ready:
+            self._add(effects.jobs_ready)
+        for _, jobs in effects.jobs_assigned:
+            self._trim(jobs[0])
+
+    def _add(self, jobs: Iterable[Job]) -> None:
+        last_kind, level = None, deque[Job]()
+        for job in jobs:
+            kind = job.kind
+            if kind is not last_kind:
+                level = self._lane(kind.lane).level(kind.spec.priority)
+                last_kind = kind
+            level.append(job)
+
+    def _lane(self, key: tuple[str, str]) -> Lane:
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = Lane(*key)
+            self.version += 1
+        return lane
+
+    def _trim(self, job: Job) -> None:
+        """Followers take nothing, so what the leader assigned is dropped here, at the head."""
+        lane = self._lanes.get(job.kind.lane)
+        if lane is not None:
+            lane.head()
+
+    def lanes_of(self, queues: Sequence[str], tasks: Sequence[str]) -> list[Lane]:
+        """The lanes that a worker with these offers can serve; `*` offers any queue."""
+        offered, any_queue = set(tasks), "*" in queues
+        wanted = set(queues)
+        return [
+            lane
+            for (queue, name), lane in self._lanes.items()
+            if name in offered and (any_queue or queue in wanted)
+        ]
+
+    def take(self, lanes: Sequence[Lane], count: int) -> list[Job]:
+        """Remove up to `count` jobs from `lanes`, most urgent first, then longest due."""
+        taken: list[Job] = []
+        while len(taken) < count:
+            heads = [head for lane in lanes if (head := lane.head()) is not None]
+            if not heads:
+                break
+            key, jobs = min(heads, key=lambda head: head[0])
+            others = [other for other, found in heads if found is not jobs]
+            self._take_run(jobs, key[0], min(others) if others else None, count, taken)
+        return taken
+
+    @staticmethod
+    def _take_run(
+        jobs: deque[Job], priority: int, bound: HeadKey | None, count: int, taken: list[Job]
+    ) -> None:
+        """Take from one FIFO for as long as its head comes before `bound`."""
+        while jobs and len(taken) < count:
+            job = jobs[0]
+            if job.state == READY:
+                if bound is not None and (priority, job.run_at_ms, job.id) > bound:
+                    return
+                taken.append(job)
+            jobs.popleft()
+
+    def give_back(self, jobs: Sequence[Job]) -> None:
+        """What was taken but not assigned goes to the front again, in order."""
+        for job in reversed(jobs):
+            if job.state == READY:
+                self._lane(job.kind.lane).level(job.kind.spec.priority).appendleft(job)
+
+    def waiting(self, lanes: Sequence[Lane]) -> int:
+        """How many entries wait in these lanes, stale ones included."""
+        return sum(len(lane) for lane in lanes)

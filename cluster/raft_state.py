@@ -1,0 +1,233 @@
+"""The replicated state: joins the machine (what a batch means) and consensus (in which order).
+
+One replicated entry point, a batch. Whoever wants to know what changed subscribes to effects; this
+module does not know actors, HTTP or any single command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from cluster.clock import Clock
+from cluster.consensus import Consensus, ConsensusConfig, Outcome, Role
+from cluster.machine import snapshot as machine_snapshot
+from cluster.machine.apply import apply
+from cluster.machine.commands import decode_batch
+from cluster.machine.effects import Effects
+from cluster.machine.results import Rejected
+from cluster.machine.state import State
+
+log = logging.getLogger("quorate.raft")
+
+EffectsListener = Callable[[Effects, int], None]
+BatchCallback = Callable[[Outcome, Any], None]
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class RaftState:
+    """One node's replica. `is_leader` only once this leader's epoch is committed and applied, so
+    that everything acknowledged before is visible here."""
+
+    def __init__(self, config: ConsensusConfig, clock: Clock, meta_http: str) -> None:
+        self.state = State()
+        self.node_id = config.node_id
+        self.applied_index = 0
+        self.is_leader = False
+        self.epoch = 0
+        self.undecodable_total = 0
+        self.listener_errors_total = 0
+        self._clock = clock
+        self._own_http = meta_http
+        self._listeners: list[EffectsListener] = []
+        self._restored: list[Callable[[State], None]] = []
+        self._leadership: list[Callable[[bool], None]] = []
+        self._truncate_gates: list[Callable[[int], Awaitable[None]]] = []
+        self._leader_known = asyncio.Event()
+        self.consensus = Consensus(config, self, self._on_role)
+
+    # -- subscriptions ---------------------------------------------------------------------------
+
+    def on_effects(self, listener: EffectsListener) -> None:
+        """`listener(effects, index)` after every batch, on every node, replay included."""
+        self._listeners.append(listener)
+
+    def on_restored(self, listener: Callable[[State], None]) -> None:
+        """Called when a snapshot replaced the whole state."""
+        self._restored.append(listener)
+
+    def on_leadership(self, listener: Callable[[bool], None]) -> None:
+        """Called with True when this node leads and with False when it does no more."""
+        self._leadership.append(listener)
+
+    def before_truncation(self, gate: Callable[[int], Awaitable[None]]) -> None:
+        """`gate(index)` must return before the log up to `index` may be dropped."""
+        self._truncate_gates.append(gate)
+
+    # -- what consensus calls --------------------------------------------------------------------
+
+    def apply(self, entry: bytes, index: int) -> object:
+        """Book one committed entry. Never raises: a poisoned entry is refused on every node alike."""
+        try:
+            batch = decode_batch(entry)
+        except msgspec.MsgspecError:
+            log.critical("log entry %d is not a batch; refused on every node", index)
+            self.undecodable_total += 1
+            self.applied_index = index
+            return [Rejected.UNDECODABLE]
+        bugs_before = self.state.totals.rejected_internal
+        results, effects = apply(self.state, batch)
+        if self.state.totals.rejected_internal != bugs_before:
+            log.critical("a reducer raised at log index %d: this is a bug, please report", index)
+        self.applied_index = index
+        self._tell(effects, index)
+        return results
+
+    def _tell(self, effects: Effects, index: int) -> None:
+        for listener in self._listeners:
+            try:
+                listener(effects, index)
+            except Exception:
+                # A projection's bug must not stop the log; it is loud and counted.
+                self.listener_errors_total += 1
+                log.exception("listener %r failed at log index %d", listener, index)
+
+    def snapshot(self) -> Iterator[bytes]:
+        return machine_snapshot.dump(self.state)
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        self.state = machine_snapshot.load(chunks)
+        for listener in self._restored:
+            listener(self.state)
+
+    async def before_truncate(self, index: int) -> None:
+        for gate in self._truncate_gates:
+            await gate(index)
+
+    # -- leadership ------------------------------------------------------------------------------
+
+    def _on_role(self, role: Role, term: int, leader_id: str | None) -> None:
+        if leader_id is not None:
+            self._leader_known.set()
+        else:
+            self._leader_known.clear()
+        if role is Role.LEADER and term != self.epoch:
+            self._resign()
+            self.epoch = term
+            self._open_epoch(term)
+        elif role is not Role.LEADER:
+            self.epoch = 0
+            self._resign()
+
+    def _open_epoch(self, term: int) -> None:
+        """An empty batch of the new term: once applied, this replica holds all that was acked."""
+
+        def opened(outcome: Outcome, results: object) -> None:
+            if outcome is Outcome.APPLIED and self.epoch == term:
+                self.is_leader = True
+                log.info("leading: epoch %d open at log index %d", term, self.applied_index)
+                for listener in self._leadership:
+                    listener(True)
+            elif self.epoch == term and self.consensus.role is Role.LEADER:
+                asyncio.get_running_loop().call_later(0.02, self._open_epoch, term)
+
+        self.propose_raw([], opened)
+
+    def _resign(self) -> None:
+        if self.is_leader:
+            self.is_leader = False
+            log.info("leading no more")
+            for listener in self._leadership:
+                listener(False)
+
+    # -- proposing -------------------------------------------------------------------------------
+
+    def propose_raw(self, commands: list[msgspec.Raw], callback: BatchCallback) -> None:
+        """Put encoded commands into the log as one batch, stamped with epoch and time.
+
+        `callback(outcome, results)` is called exactly once, with one result per command."""
+        now_ms = max(self._clock.now_ms(), self.state.now_ms)
+        self.consensus.propose(_encode((self.epoch, now_ms, commands)), callback)
+
+    # -- facts -----------------------------------------------------------------------------------
+
+    @property
+    def leader_id(self) -> str | None:
+        return self.consensus.leader_id
+
+    @property
+    def leader_http(self) -> str | None:
+        """Base URL of the leader's API, None while it is unknown."""
+        leader_id = self.consensus.leader_id
+        if leader_id is None:
+            return None
+        if leader_id == self.node_id:
+            return f"http://{self._own_http}"
+        for peer in self.consensus.peers():
+            if peer.id == leader_id and "http" in peer.meta:
+                return f"http://{peer.meta['http']}"
+        return None
+
+    @property
+    def commit_index(self) -> int:
+        return self.consensus.commit_index
+
+    @property
+    def caught_up(self) -> bool:
+        """A leader is known and everything known to be committed is applied."""
+        return self.leader_id is not None and self.consensus.applied_index >= self.commit_index
+
+    async def leader_elected(self, timeout_s: float) -> bool:
+        """Wait until some leader is known."""
+        try:
+            await asyncio.wait_for(self._leader_known.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    async def transfer(self, target: str | None, timeout_ms: int = 5_000) -> str:
+        """Hand leadership over; returns the new leader's id. Raises TransferError."""
+        return await self.consensus.transfer_leadership(target, timeout_ms)
+
+    def status(self) -> dict[str, Any]:
+        consensus = self.consensus
+        own = {
+            "id": self.node_id,
+            "http": f"http://{self._own_http}",
+            "role": consensus.role.name.lower(),
+            "connected": True,
+            "match_index": consensus.applied_index,
+            "last_contact_ms": 0,
+        }
+        members = [own]
+        for peer in consensus.peers():
+            members.append(
+                {
+                    "id": peer.id,
+                    "http": f"http://{peer.meta['http']}" if "http" in peer.meta else None,
+                    "role": "leader" if peer.id == self.leader_id else "follower",
+                    "connected": peer.connected,
+                    "match_index": peer.match_index,
+                    "last_contact_ms": peer.last_contact_ms,
+                }
+            )
+        return {
+            **consensus.status(),
+            "node_id": self.node_id,
+            "role": own["role"],
+            "term": consensus.term,
+            "epoch": self.state.epoch,
+            "leader_id": self.leader_id,
+            "leader_http": self.leader_http,
+            "is_leader_ready": self.is_leader,
+            "applied_index": self.applied_index,
+            "commit_index": consensus.commit_index,
+            "digest": f"{self.state.digest:08x}",
+            "members": members,
+        }
+
+
