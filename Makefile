@@ -1,0 +1,45 @@
+# Every target makes its own .venv; nothing but python3 (>= 3.11, with venv) and make is needed.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up check test sim bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+setup: $(STAMP)  ## create .venv with everything the other targets need
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Quorate needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@touch $@
+
+demo: setup  ## three nodes, two workers, kill -9 of a worker and of the leader; exits 0 if nothing was lost
+	@$(BIN)/python -m chaos.live.demo
+
+up: setup  ## leave a cluster of three nodes and two workers running; Ctrl-C ends it
+	@$(BIN)/quorate dev --nodes 3 --workers 2 --data .up
+
+check: setup  ## ruff, mypy --strict, import rules
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/pytest -q tests/test_tidy.py
+
+test: check  ## the whole test suite
+	@$(BIN)/pytest
+
+sim: setup  ## seeded simulations only: SEEDS=200 make sim
+	@$(BIN)/pytest -q tests/sim
+
+bench: setup  ## measure P1 to P6 and P9, append to bench/RESULTS.md
+	@$(BIN)/python -m bench
+
+clean:  ## remove .venv and everything generated
+	rm -rf $(VENV) .demo .up .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
