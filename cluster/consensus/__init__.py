@@ -1,0 +1,37 @@
+"""Replicates an opaque log through pysyncobj's Raft and drives a machine with it.
+
+The only place that imports pysyncobj, and it knows nothing of jobs. Why the library is wrapped so
+tightly is told in docs/decisions/001-pysyncobj-behind-an-adapter.md.
+"""
+
+from .consensus import Consensus
+from .interface import (
+    ConsensusConfig,
+    ConsensusError,
+    ConsensusStartError,
+    FatalError,
+    Outcome,
+    PeerStatus,
+    ProposalCallback,
+    ReplicatedMachine,
+    Role,
+    RoleCallback,
+    SnapshotError,
+    TransferError,
+)
+
+__all__ = [
+    "Consensus",
+    "ConsensusConfig",
+    "ConsensusError",
+    "ConsensusStartError",
+    "FatalError",
+    "Outcome",
+    "PeerStatus",
+    "ProposalCallback",
+    "ReplicatedMachine",
+    "Role",
+    "RoleCallback",
+    "SnapshotError",
+    "TransferError",
+]

@@ -1,0 +1,318 @@
+"""The asyncio shell around one consensus node: files, sockets, timers, and the public interface.
+
+Start order matters: whatever can refuse (port, folder, journal, snapshots) is checked before the first
+byte on disk changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from .core import Core
+from .counters import Counters
+from .disk import Batch, DiskThread, SegmentFiles
+from .folder import DataFolder, cluster_id_of, cluster_key
+from .install import Installer, align, choose_snapshot, restore
+from .interface import (
+    ConsensusConfig,
+    ConsensusError,
+    PeerStatus,
+    ProposalCallback,
+    ReplicatedMachine,
+    Role,
+    RoleCallback,
+    TransferError,
+)
+from .journal import Journal
+from .mesh import Mesh, split_address
+from .recovery import Recovered, read_journal, settle
+from .snapfile import SnapshotFile
+from .snapreceive import Arrived, SnapshotReceiver
+from .snapshotter import Snapshotter
+from .transfer import transfer_leadership
+
+logger = logging.getLogger("quorate.consensus")
+
+TIMER_S = 0.01
+
+
+class Consensus:
+    """One node. All methods belong to the loop that called `start()`."""
+
+    def __init__(
+        self, config: ConsensusConfig, machine: ReplicatedMachine, on_role: RoleCallback
+    ) -> None:
+        self._config = config
+        self._machine = machine
+        self._on_role = on_role
+        self._counters = Counters()
+        self._core: Core | None = None
+        self._journal: Journal | None = None
+        self._disk: DiskThread | None = None
+        self._mesh: Mesh | None = None
+        self._folder: DataFolder | None = None
+        self._snapshotter: Snapshotter | None = None
+        self._receiver: SnapshotReceiver | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_scheduled = False
+        self._stopped = False
+        self._jobs: set[asyncio.Future[None]] = set()
+
+    # Life ---------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Recovers, listens and dials; ConsensusStartError says in one line why it cannot."""
+        if self._loop is not None:
+            raise ConsensusError("a consensus node starts once")
+        config = self._config
+        self._loop = asyncio.get_running_loop()
+        members = tuple(sorted((config.node_id, *config.peers)))
+        for member in members:
+            split_address(member)
+        key = await asyncio.to_thread(cluster_key, config.cluster_secret, members)
+        cluster_id = cluster_id_of(key)
+        self._mesh = Mesh(config, key, cluster_id, self._counters, self._wake)
+        self._folder = DataFolder(config.data_dir, config.node_id, cluster_id)
+        self._mesh.bind()
+        try:
+            self._folder.open()
+            await self._recover(cluster_id)
+        except BaseException:
+            self._mesh.release()
+            self._folder.close()
+            raise
+        await self._mesh.start()
+        self._tick()
+
+    async def _recover(self, cluster_id: bytes) -> None:
+        config, folder = self._config, self._folder
+        assert folder is not None and self._mesh is not None
+
+        def read() -> tuple[Recovered, SnapshotFile | None]:
+            found = read_journal(folder.journal, cluster_id)
+            return found, choose_snapshot(folder.snapshots, cluster_id, found)
+
+        found, snapshot = await asyncio.to_thread(read)
+        folder.prepare()
+        await asyncio.to_thread(settle, folder.journal, found)
+        if snapshot is not None:
+            restore(self._machine, snapshot, cluster_id)
+        applied = snapshot.index if snapshot is not None else 1
+        journal = self._journal = Journal(found, applied)
+        files = SegmentFiles(
+            folder.journal, cluster_id, found, config.segment_bytes, fsync=config.fsync
+        )
+        self._disk = DiskThread(files, self._loop_post, self._on_durable, self._fail)
+        journal.attach(self._disk)
+        align(journal, snapshot)
+        keep = journal.trailing_index(applied, config.trailing_entries, config.trailing_bytes)
+        journal.trim(keep)
+        core = self._core = Core(
+            config, self._machine, journal, self._mesh, self._counters,
+            self._wake, self._tell_role, applied,
+        )  # fmt: skip
+        self._receiver = SnapshotReceiver(
+            folder.snapshots, cluster_id, self._verify, core.snapshot_arrived
+        )
+        installer = Installer(core.acceptor, self._machine, self._receiver, cluster_id)
+        core.enable_snapshots(folder.snapshots, installer)
+        self._snapshotter = Snapshotter(
+            core, self._machine, folder.snapshots, cluster_id, self._disk
+        )
+        if snapshot is not None:
+            self._snapshotter.remember(snapshot)
+
+    async def stop(self) -> None:
+        """Ends every proposal, flushes the journal and closes everything; may be called twice."""
+        if self._stopped or self._core is None:
+            self._stopped = True
+            return
+        self._stopped = True
+        self._end_proposals("this node is stopping")
+        if self._snapshotter is not None:
+            await self._snapshotter.close()
+        if self._mesh is not None:
+            await self._mesh.close()
+        if self._journal is not None and self._disk is not None:
+            self._journal.kick()
+            await asyncio.to_thread(self._disk.close)
+        await asyncio.gather(*self._jobs, return_exceptions=True)
+        self._release()
+
+    def abort(self) -> None:
+        """Drops everything at once without flushing, as a crash would; for drills and fatal errors."""
+        if self._stopped or self._core is None:
+            self._stopped = True
+            return
+        self._stopped = True
+        self._end_proposals("this node was aborted")
+        if self._snapshotter is not None:
+            self._snapshotter.abort()
+        if self._mesh is not None:
+            self._mesh.abort()
+        if self._disk is not None:
+            self._disk.abandon()
+        self._release()
+
+    def _end_proposals(self, reason: str) -> None:
+        assert self._core is not None
+        self._core.halted = True
+        self._core.replicator.end()
+        self._core.proposals.leadership_lost(reason)
+        self._core.proposals.call_back()
+
+    def _release(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._folder is not None:
+            self._folder.close()
+
+    # Public state ---------------------------------------------------------------------------------------
+
+    @property
+    def role(self) -> Role:
+        return self._core.engine.role() if self._alive else Role.FOLLOWER
+
+    @property
+    def term(self) -> int:
+        return self._core.engine.term() if self._core is not None else 0
+
+    @property
+    def leader_id(self) -> str | None:
+        return self._core.engine.leader() if self._alive else None
+
+    @property
+    def commit_index(self) -> int:
+        return self._core.engine.commit_index() if self._core is not None else 0
+
+    @property
+    def applied_index(self) -> int:
+        return self._core.engine.applied_index() if self._core is not None else 0
+
+    @property
+    def is_leader_ready(self) -> bool:
+        """This node leads and has applied an entry of its own term: its state is up to date."""
+        return self._alive and self._core.is_leader_ready()
+
+    def peers(self) -> list[PeerStatus]:
+        if self._core is None or self._mesh is None:
+            return []
+        mesh, engine = self._mesh, self._core.engine
+        leads = engine.is_leader()
+        return [
+            PeerStatus(
+                peer,
+                mesh.epoch(peer) > 0,
+                mesh.meta(peer),
+                engine.match_index(peer) if leads else 0,
+                mesh.last_contact_ms(peer),
+            )
+            for peer in sorted(self._config.peers)
+        ]
+
+    def status(self) -> dict[str, object]:
+        """Plain values for /v1/cluster and metrics."""
+        if self._core is None or self._journal is None or self._disk is None:
+            return {}
+        newest = self._snapshotter.newest if self._snapshotter is not None else None
+        return {
+            "node_id": self._config.node_id,
+            "role": self.role.value,
+            "term": self.term,
+            "leader_id": self.leader_id,
+            "is_leader_ready": self.is_leader_ready,
+            "commit_index": self.commit_index,
+            "applied_index": self.applied_index,
+            "last_index": self._journal.last_index,
+            "durable_index": self._journal.durable_index,
+            "first_index": self._journal.first_index,
+            "log_bytes": self._journal.log_bytes,
+            "journal_bytes": self._disk.size_bytes(),
+            "snapshot_index": newest.index if newest is not None else 0,
+            "proposals_waiting": len(self._core.proposals),
+            **self._counters.view(),
+        }
+
+    # Work -----------------------------------------------------------------------------------------------
+
+    def propose(self, entry: bytes, callback: ProposalCallback) -> None:
+        """Adds an entry to the log if this node leads; `callback(outcome, result)` comes once, later."""
+        if self._core is None or self._loop is None:
+            raise ConsensusError("propose() before start()")
+        self._core.propose(entry, callback)
+        if self._core.halted:
+            self._loop.call_soon(self._core.proposals.call_back)
+
+    async def transfer_leadership(self, target: str | None, timeout_ms: int) -> str:
+        """Hands leadership to `target` (or the follower that is furthest) and returns the new leader.
+
+        Raises TransferError when this node does not lead, the target cannot take over in time, or
+        nobody is connected; then this node goes on leading and taking proposals.
+        """
+        if not self._alive:
+            raise TransferError("this node is not running")
+        return await transfer_leadership(self._core, self._wake, target, timeout_ms)
+
+    async def snapshot_now(self) -> int:
+        """Writes a snapshot of the applied state and returns its index; SnapshotError says why not."""
+        if self._snapshotter is None:
+            raise ConsensusError("snapshot_now() before start()")
+        return await self._snapshotter.take()
+
+    # Plumbing -------------------------------------------------------------------------------------------
+
+    @property
+    def _alive(self) -> bool:
+        return self._core is not None and not self._stopped
+
+    def _wake(self) -> None:
+        if not self._is_scheduled and self._loop is not None:
+            self._is_scheduled = True
+            self._loop.call_soon(self._run)
+
+    def _run(self) -> None:
+        self._is_scheduled = False
+        if self._core is not None and not self._stopped:
+            self._core.run()
+
+    def _tick(self) -> None:
+        if self._stopped or self._loop is None:
+            return
+        self._wake()
+        if self._snapshotter is not None:
+            self._snapshotter.consider()
+        self._timer = self._loop.call_later(TIMER_S, self._tick)
+
+    def _loop_post(self, function: Callable[..., object], *arguments: object) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _on_durable(self, batch: Batch, seconds: float, fsyncs: int) -> None:
+        counters = self._counters
+        counters.fsync.add(seconds)
+        counters.fsyncs = fsyncs
+        if self._core is not None and not self._stopped:
+            self._core.on_durable(batch)
+
+    def _fail(self, reason: str) -> None:
+        if self._core is not None:
+            self._core.fail(reason)
+
+    def _tell_role(self, role: Role, term: int, leader: str | None) -> None:
+        assert self._loop is not None
+        self._loop.call_soon(self._on_role, role, term, leader)
+
+    def _verify(self, job: Callable[[], Arrived], done: Callable[[Arrived], None]) -> None:
+        """Runs a receiver's file work in a thread and brings the result back to the loop."""
+
+        async def work() -> None:
+            arrived = await asyncio.to_thread(job)
+            if not self._stopped:
+                done(arrived)
+
+        task = asyncio.ensure_future(work())
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)

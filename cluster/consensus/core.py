@@ -1,0 +1,315 @@
+"""One consensus node without I/O of its own: everything that happens in one `run()`.
+
+The network, the disk, the clock and the scheduling are given, so the same code runs on asyncio and in
+a deterministic simulation. Order in `run()`: deliver what arrived, take proposals, start the disk, send,
+let the engine commit and apply, tell. Nothing may raise out of it but through `on_fatal`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .acceptor import Acceptor
+from .counters import Counters
+from .disk import Batch
+from .election import Election
+from .engine import Engine
+from .guards import Guards, majority
+from .install import Installer
+from .interface import (
+    ConsensusConfig,
+    FatalError,
+    ProposalCallback,
+    ReplicatedMachine,
+    Role,
+    RoleCallback,
+)
+from .journal import NO_OP, Journal
+from .mesh import Connected, Disconnected, Event, Network, Received
+from .outbox import Outbox
+from .pin import now
+from .proposals import Proposals
+from .replicator import Replicator
+from .snapreceive import Arrived
+from .wire import (
+    Append,
+    AppendReply,
+    FrameError,
+    HigherTerm,
+    Message,
+    PreVote,
+    PreVoteReply,
+    RequestVote,
+    SnapshotChunk,
+    SnapshotReply,
+    TimeoutNow,
+    VoteReply,
+)
+
+logger = logging.getLogger("quorate.consensus.core")
+
+COMMAND = b"\x00"  # the library's command type 0
+APPLY_SLICE_S = 0.02  # longer work is continued in the next run, so heartbeats are not starved
+INTAKE_MAX = 512
+
+
+class Core:
+    """Wires the parts of one node. `wake` schedules `run()` soon and only once."""
+
+    def __init__(
+        self,
+        config: ConsensusConfig,
+        machine: ReplicatedMachine,
+        journal: Journal,
+        network: Network,
+        counters: Counters,
+        wake: Callable[[], None],
+        on_role: RoleCallback,
+        applied: int,
+    ) -> None:
+        self.config = config
+        self.journal = journal
+        self.network = network
+        self.counters = counters
+        self.guards = Guards(config.disabled_guards)
+        self.halted = False
+        self.intake_open = True
+        self._machine = machine
+        self._wake = wake
+        self._on_role = on_role
+        self._told: tuple[Role, int, str | None] | None = None
+        self._told_ready = -1
+        self._last_run = now()
+        self.engine = Engine(config, journal, self, applied)
+        self.outbox = Outbox(network, journal, self.guards)
+        self.proposals = Proposals(config, self.guards, counters)
+        parts = (config, self.engine, journal, network, self.outbox, self.guards, counters)
+        self.election = Election(*parts)
+        self.replicator = Replicator(*parts)
+        self.acceptor = Acceptor(
+            self.engine, journal, self.outbox, self.election, self.guards, counters
+        )
+        self.installer: Installer | None = None
+        if not config.peers:
+            self.engine.set_deadline(0.0)  # nobody to wait for
+
+    # The one loop --------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        if self.halted:
+            return
+        try:
+            self._run()
+        except Exception as error:
+            if not isinstance(error, FatalError):
+                logger.exception("consensus failed")
+            self.fail(f"consensus: {error!r}")
+
+    def _run(self) -> None:
+        self._note_stall()
+        self.counters.runs += 1
+        inbox = self.network.inbox
+        while inbox:
+            self._handle(inbox.popleft())
+        engine, journal = self.engine, self.journal
+        self.take_proposals()
+        journal.kick()
+        self.replicator.send(heartbeat=False)
+        committed = engine.commit_index()
+        engine.tick()
+        journal.kick()
+        self.proposals.expire()
+        self._tell()
+        self.proposals.call_back()
+        if engine.commit_index() > committed and not self.proposals.has_queued:
+            self.replicator.send(heartbeat=False, announce=True)
+        if engine.applied_index() < self._appliable() or self.proposals.has_queued:
+            self._wake()
+
+    def on_durable(self, batch: Batch) -> None:
+        """The disk finished a batch: release what waited for it."""
+        if self.halted:
+            return
+        self.journal.on_durable(batch)
+        self.outbox.release()
+        self.replicator.own_disk_caught_up()
+        self._wake()
+
+    def fail(self, reason: str) -> None:
+        """Stops for good; nothing more leaves this node."""
+        if not self.halted:
+            self.halted = True
+            self.config.on_fatal(reason)
+
+    def propose(self, entry: bytes, callback: ProposalCallback) -> None:
+        refusal = None
+        if self.halted or not self.engine.is_leader():
+            refusal = "not the leader"
+        self.proposals.submit(entry, callback, refusal)
+        self._wake()
+
+    # State --------------------------------------------------------------------------------------------
+
+    def is_leader_ready(self) -> bool:
+        engine = self.engine
+        return engine.is_leader() and engine.applied_index() >= engine.noop_index()
+
+    def quorum(self) -> int:
+        return majority(len(self.config.peers) + 1)
+
+    def _appliable(self) -> int:
+        """A lone node commits only what its own disk holds (A9)."""
+        commit = self.engine.commit_index()
+        if self.config.peers or not self.guards.on("a9_own_disk"):
+            return commit
+        return min(commit, self.journal.durable_index)
+
+    def _note_stall(self) -> None:
+        at = now()
+        idle = at - self._last_run
+        self._last_run = at
+        self.counters.stall_max_ms = max(self.counters.stall_max_ms, round(idle * 1000, 1))
+        if idle > self.config.election_min_ms / 2000:
+            self.election.slept()
+
+    def _tell(self) -> None:
+        engine = self.engine
+        state = (engine.role(), engine.term(), engine.leader())
+        if state != self._told:
+            self._told = state
+            self._on_role(*state)
+        if self._told_ready != state[1] and self.is_leader_ready():
+            self._told_ready = state[1]
+            if self.config.on_leader_ready is not None:
+                self.config.on_leader_ready(state[1])
+
+    # Events -------------------------------------------------------------------------------------------
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, Received):
+            if event.epoch != self.network.epoch(event.peer):
+                self.counters.dropped["old_connection"] += 1
+                return
+            try:
+                self._dispatch(event.peer, event.message, event.blob)
+            except FrameError as error:
+                self.counters.dropped[error.reason] += 1
+        elif isinstance(event, Connected):
+            self.engine.peer_connected(event.peer)
+            self.replicator.peer_connected(event.peer)
+        elif isinstance(event, Disconnected) and not self.network.epoch(event.peer):
+            self.engine.peer_disconnected(event.peer)
+            self.election.peer_lost(event.peer)
+
+    def _dispatch(self, peer: str, message: Message, blob: bytes) -> None:
+        match message:
+            case Append():
+                self.acceptor.on_append(peer, message, blob)
+            case AppendReply():
+                self.replicator.on_reply(peer, message)
+            case SnapshotChunk():
+                if self.acceptor.on_chunk_heard(peer, message) and self.installer is not None:
+                    self.installer.on_chunk(peer, message, blob)
+            case SnapshotReply():
+                self.replicator.on_snapshot_reply(peer, message)
+            case PreVote():
+                self.election.on_pre_vote(peer, message)
+            case PreVoteReply():
+                self.election.on_pre_vote_reply(peer, message)
+            case RequestVote():
+                self.election.on_request_vote(peer, message)
+            case VoteReply():
+                self.election.on_vote_reply(peer, message)
+            case HigherTerm():
+                self.election.on_higher_term(message)
+            case TimeoutNow():
+                self.election.on_timeout_now(peer, message)
+            case _:
+                self.counters.dropped["unexpected_message"] += 1
+
+    # Hooks of the engine ------------------------------------------------------------------------------
+
+    def engine_sends(self, peer: str, message: dict[str, Any]) -> None:
+        kind, term = message["type"], message["term"]
+        if kind == "request_vote":
+            request = self.election.request(
+                term, message["last_log_index"], message["last_log_term"]
+            )
+            self.outbox.say(peer, request)
+        elif kind == "response_vote":
+            self.outbox.say(peer, VoteReply(term))
+        else:
+            raise FatalError(f"the engine sent {kind}")
+
+    def role_changes(self, old: Role, new: Role) -> None:
+        if new is Role.LEADER:
+            self.counters.leaderships += 1
+            self.replicator.begin()
+        elif old is Role.LEADER:
+            self.counters.step_downs += 1
+            self.replicator.end()
+            self.proposals.leadership_lost("leadership was lost")
+
+    def before_tick(self) -> None:
+        self.election.before_tick()
+
+    def heartbeat_due(self) -> None:
+        self.replicator.send(heartbeat=True)
+
+    def take_proposals(self) -> None:
+        engine = self.engine
+        if not self.intake_open or not engine.is_leader():
+            return
+        for _ in range(INTAKE_MAX):
+            proposal = self.proposals.next_queued()
+            if proposal is None:
+                return
+            index = engine.append(COMMAND + proposal.entry)
+            self.proposals.entered(proposal, index, engine.term())
+
+    def apply_committed(self) -> None:
+        """Applies what is committed, in slices, and ends the proposals it answers."""
+        engine, journal = self.engine, self.journal
+        commit = self._appliable()
+        engine.set_commit_index(max(commit, engine.applied_index()))
+        index = engine.applied_index()
+        limit = now() + APPLY_SLICE_S
+        while index < commit:
+            command, index, term = journal.entry_at(index + 1)
+            result = self._apply(command, index)
+            engine.set_applied_index(index)
+            self.proposals.applied(index, term, result)
+            if now() > limit:
+                return
+
+    def _apply(self, command: bytes, index: int) -> object:
+        """A11, C1: nothing an entry does can stop the log; other command types do not exist."""
+        if command[:1] != COMMAND:
+            if command != NO_OP:
+                self.counters.errors["unknown_command"] += 1
+            return None
+        self.counters.entries_applied += 1
+        try:
+            return self._machine.apply(command[1:], index)
+        except Exception as error:
+            self.counters.errors["machine_raised"] += 1
+            logger.exception("the machine raised at entry %d", index)
+            return error
+
+    # Snapshots ----------------------------------------------------------------------------------------
+
+    def snapshot_arrived(self, peer: str, arrived: Arrived) -> None:
+        if self.halted or self.installer is None:
+            return
+        try:
+            self.installer.on_arrived(peer, arrived)
+        except Exception as error:
+            self.fail(f"a received snapshot cannot be installed: {error!r}")
+        self._wake()
+
+    def enable_snapshots(self, folder: Path, installer: Installer) -> None:
+        self.replicator.snapshot_folder = folder
+        self.installer = installer

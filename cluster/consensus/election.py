@@ -1,0 +1,187 @@
+"""When to campaign and whom to let campaign: pre-vote, stickiness, transfer, disconnect hint.
+
+The engine counts votes and wins elections; this file only opens and shuts its doors. Raft thesis 4.2.3
+and 9.6; a reply carries the voter's term and a higher one is adopted, else a node with a higher term
+and a shorter log is locked out for ever (etcd #8243, #8501).
+"""
+
+from __future__ import annotations
+
+import math
+
+from .counters import Counters
+from .engine import Engine
+from .guards import Guards, log_is_current, majority
+from .interface import ConsensusConfig
+from .journal import Journal
+from .mesh import Network
+from .outbox import Outbox
+from .pin import now, uniform
+from .wire import HigherTerm, PreVote, PreVoteReply, RequestVote, TimeoutNow, VoteReply
+
+
+class Election:
+    def __init__(
+        self,
+        config: ConsensusConfig,
+        engine: Engine,
+        journal: Journal,
+        network: Network,
+        outbox: Outbox,
+        guards: Guards,
+        counters: Counters,
+    ) -> None:
+        self._config = config
+        self._engine = engine
+        self._journal = journal
+        self._network = network
+        self._outbox = outbox
+        self._guards = guards
+        self._counters = counters
+        self._quorum = majority(len(config.peers) + 1)
+        self._last_heard = -math.inf
+        self._round = 0
+        self._granted: set[str] = set()
+        self._won = False
+        self._asked_to_lead = False  # a transfer: campaign without pre-vote
+        self._is_transfer = False  # the running campaign says so in its requests
+        self._votes: set[tuple[int, str]] = set()
+
+    # What the driver tells ---------------------------------------------------------------------------
+
+    def heard_leader(self) -> None:
+        """A valid append of this term's leader: no reason to campaign."""
+        self._last_heard = now()
+        self._won = False
+        self._granted.clear()
+
+    def slept(self) -> None:
+        """This node was not scheduled for a while: that is no evidence against the leader."""
+        if not self._engine.is_leader() and self._engine.deadline() > 0:
+            self._engine.rearm()
+
+    def peer_lost(self, peer: str) -> None:
+        """The leader's connection closed: most likely its process died, so look for a new one."""
+        engine = self._engine
+        if engine.leader() != peer or not self._guards.on("disconnect_hint"):
+            return
+        engine.forget_leader()
+        self._last_heard = -math.inf
+        hint = now() + uniform(0, self._config.disconnect_hint_ms / 1000)
+        engine.set_deadline(min(engine.deadline(), hint))
+
+    def before_tick(self) -> None:
+        """Stands between a passed deadline and the engine's campaign."""
+        engine = self._engine
+        if engine.is_leader() or engine.deadline() >= now():
+            return
+        self._is_transfer = self._asked_to_lead
+        if self._asked_to_lead or self._won or not self._config.peers:
+            self._asked_to_lead = self._won = False
+            self._counters.elections_started += 1
+            return
+        leader = engine.leader()
+        if leader is not None and self._network.is_receiving(leader):
+            engine.rearm()  # a large append is on its way
+            return
+        if not self._guards.on("c2_prevote"):
+            self._counters.elections_started += 1
+            return
+        engine.rearm()
+        self._ask_around()
+
+    def is_sticky(self) -> bool:
+        """A leader was heard within the shortest election timeout, or is this node itself."""
+        window = self._config.election_min_ms / 1000
+        engine = self._engine
+        if not engine.is_leader():
+            return now() - self._last_heard < window
+        heard = sum(now() - engine.heard_from(peer) < window for peer in self._config.peers)
+        return heard + 1 >= self._quorum
+
+    # Pre-vote -----------------------------------------------------------------------------------------
+
+    def _ask_around(self) -> None:
+        self._round += 1
+        self._granted = {self._config.node_id}
+        self._counters.prevotes_started += 1
+        question = PreVote(
+            self._engine.term() + 1, self._journal.last_index, self._journal.last_term, self._round
+        )
+        for peer in self._config.peers:
+            self._outbox.send(peer, question)
+
+    def on_pre_vote(self, peer: str, message: PreVote) -> None:
+        """Answers without changing any state of this node."""
+        journal, term = self._journal, self._engine.term()
+        granted = (
+            message.term > term
+            and not self.is_sticky()
+            and log_is_current(
+                message.last_term, message.last_index, journal.last_term, journal.last_index
+            )
+        )
+        self._outbox.say(peer, PreVoteReply(term, message.round, granted))
+
+    def on_pre_vote_reply(self, peer: str, message: PreVoteReply) -> None:
+        engine = self._engine
+        if message.term > engine.term():
+            engine.adopt_term(message.term)
+            return
+        if engine.is_leader() or message.round != self._round or not message.granted:
+            return
+        if not self._granted:
+            return  # a leader was heard since
+        self._granted.add(peer)
+        if len(self._granted) >= self._quorum and not self._won:
+            self._won = True
+            engine.set_deadline(0.0)
+
+    # Votes --------------------------------------------------------------------------------------------
+
+    def request(self, term: int, last_index: int, last_term: int) -> RequestVote:
+        """The engine campaigns: what goes out in its name."""
+        return RequestVote(term, last_index, last_term, self._is_transfer)
+
+    def on_request_vote(self, peer: str, message: RequestVote) -> None:
+        engine = self._engine
+        if message.term < engine.term():
+            if self._guards.on("c3_higher_term"):
+                self._outbox.say(peer, HigherTerm(engine.term()))
+            return
+        sticky = self._guards.on("c2_stickiness") and self.is_sticky()
+        if message.term > engine.term() and sticky and not message.transfer:
+            self._counters.dropped["sticky_vote"] += 1
+            return
+        engine.deliver(
+            peer,
+            {
+                "type": "request_vote",
+                "term": message.term,
+                "last_log_index": message.last_index,
+                "last_log_term": message.last_term,
+            },
+        )
+
+    def on_vote_reply(self, peer: str, message: VoteReply) -> None:
+        """A6: the engine counts messages; let each voter through once per term."""
+        vote = (message.term, peer)
+        if self._guards.on("a6_vote_once"):
+            if vote in self._votes:
+                self._counters.dropped["second_vote"] += 1
+                return
+            self._votes = {known for known in self._votes if known[0] == message.term} | {vote}
+        self._engine.deliver(peer, {"type": "response_vote", "term": message.term})
+
+    def on_higher_term(self, message: HigherTerm) -> None:
+        if message.term > self._engine.term():
+            self._engine.adopt_term(message.term)
+
+    def on_timeout_now(self, peer: str, message: TimeoutNow) -> None:
+        """The leader hands over: campaign at once, and say that it is wanted."""
+        engine = self._engine
+        if message.term != engine.term() or engine.leader() != peer or engine.is_leader():
+            self._counters.dropped["stale_transfer"] += 1
+            return
+        self._asked_to_lead = True
+        engine.deliver(peer, {"type": "timeout_now", "term": message.term})

@@ -1,0 +1,132 @@
+"""Owns the data folder: one process at a time, one node, one cluster.
+
+The cluster id is derived from the member list and the secret, so no first start has to agree on one;
+a folder that was made for other members, another node or another secret is refused untouched.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import os
+from pathlib import Path
+
+import msgspec
+
+from .interface import ConsensusStartError
+from .recovery import sync_folder
+
+FORMAT = 1
+IDENTITY_FILE = "identity.json"
+LOCK_FILE = "lock"
+JOURNAL_FOLDER = "journal"
+SNAPSHOT_FOLDER = "snapshots"
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What the folder says about itself."""
+
+    format: int
+    cluster_id: str
+    node_id: str
+
+
+@functools.lru_cache(maxsize=8)
+def cluster_key(secret: str | None, members: tuple[str, ...]) -> bytes:
+    """32 bytes that prove the secret; scrypt, because what is derived from it is told to strangers."""
+    salt = b"quorate cluster\n" + "\n".join(sorted(members)).encode()
+    if secret is None:
+        return hashlib.sha256(b"no secret\n" + salt).digest()
+    return hashlib.scrypt(secret.encode(), salt=salt, n=1 << 14, r=8, p=1, dklen=32)
+
+
+def cluster_id_of(key: bytes) -> bytes:
+    """16 bytes that name the cluster without revealing its key."""
+    return hashlib.sha256(b"cluster id\n" + key).digest()[:16]
+
+
+class DataFolder:
+    """An opened folder; `close()` gives up the lock."""
+
+    def __init__(self, root: Path, node_id: str, cluster_id: bytes) -> None:
+        self.root = root
+        self.journal = root / JOURNAL_FOLDER
+        self.snapshots = root / SNAPSHOT_FOLDER
+        self._node_id = node_id
+        self._cluster_id = cluster_id.hex()
+        self._lock = -1
+
+    def open(self) -> None:
+        """Locks the folder and checks whose it is; ConsensusStartError names the folder and the fix."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.root / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise ConsensusStartError(
+                f"data folder {self.root} cannot be used: {error.strerror}; choose another folder "
+                "or correct its owner and permissions"
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.close()
+            raise ConsensusStartError(
+                f"data folder {self.root} is in use by another process; stop that node or choose "
+                "another folder"
+            ) from error
+        try:
+            self._check_owner()
+        except ConsensusStartError:
+            self.close()
+            raise
+
+    def prepare(self) -> None:
+        """Makes a first start durable; called once everything else was found good."""
+        self.journal.mkdir(exist_ok=True)
+        self.snapshots.mkdir(exist_ok=True)
+        path = self.root / IDENTITY_FILE
+        if path.exists():
+            return
+        content = msgspec.json.encode(Identity(FORMAT, self._cluster_id, self._node_id))
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("wb") as file:
+            file.write(content + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+        sync_folder(self.root)
+
+    def close(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _check_owner(self) -> None:
+        path = self.root / IDENTITY_FILE
+        if not path.exists():
+            if any(self.journal.glob("*.seg")) or any(self.snapshots.glob("*.snap")):
+                raise ConsensusStartError(
+                    f"{path} is missing although {self.root} holds data; restore it from a backup "
+                    "or choose an empty folder"
+                )
+            return
+        try:
+            identity = msgspec.json.decode(path.read_bytes(), type=Identity)
+        except (msgspec.DecodeError, OSError) as error:
+            raise ConsensusStartError(f"{path} is unreadable ({error}); restore it") from error
+        if identity.format != FORMAT:
+            raise ConsensusStartError(
+                f"{path} has format {identity.format}, this release reads {FORMAT}; use the release "
+                "that wrote it"
+            )
+        if identity.node_id != self._node_id:
+            raise ConsensusStartError(
+                f"data folder {self.root} belongs to node {identity.node_id}, this is "
+                f"{self._node_id}; choose this node's own folder"
+            )
+        if identity.cluster_id != self._cluster_id:
+            raise ConsensusStartError(
+                f"data folder {self.root} belongs to another cluster; start with the members and "
+                "the cluster secret it was made with, or choose an empty folder"
+            )

@@ -1,0 +1,125 @@
+"""The rules that make the pinned engine safe, as small functions that decide and never act.
+
+Each closes one verified defect of pysyncobj 0.3.17 (the letters are those of the decision record) and
+has a name by which tests can switch it off, to prove that the tests would notice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+from .recovery import Entry
+from .wire import Append
+
+GUARDS = {
+    "a1_chunk_commit": "a snapshot chunk never moves the commit index",
+    "a2_keep_matching": "an append cuts the log only at a real conflict, never below the commit index",
+    "a3_no_rewind": "an ack never moves nextIndex back; a stale reset is ignored",
+    "a4_ack_term": "an ack of another term is dropped",
+    "a5_snapshot_age": "a snapshot at or below the commit index is never installed",
+    "a6_vote_once": "a voter counts once per term",
+    "a9_own_disk": "a leader counts itself only up to what its own disk holds",
+    "persist_then_speak": "votes and acks leave only when what they promise is on disk",
+    "c2_prevote": "no campaign before a majority would grant it",
+    "c2_stickiness": "no vote against a leader that was heard lately",
+    "c3_higher_term": "a sender of an old term is told so",
+    "c4_install_alive": "a follower that installs a snapshot counts as alive",
+    "c8_bounds": "the uncommitted log of a leader is bounded",
+    "disconnect_hint": "a closed connection to the leader starts an election early",
+}
+
+
+class Guards:
+    """Which guards hold; all of them outside of tests."""
+
+    def __init__(self, disabled: Collection[str] = ()) -> None:
+        unknown = set(disabled) - set(GUARDS)
+        if unknown:
+            raise ValueError(f"unknown guards: {sorted(unknown)}")
+        self._disabled = frozenset(disabled)
+
+    def on(self, name: str) -> bool:
+        return name not in self._disabled
+
+
+class LogView(Protocol):
+    """What the append rule needs to know of a log."""
+
+    @property
+    def first_index(self) -> int: ...
+    @property
+    def last_index(self) -> int: ...
+    @property
+    def last_term(self) -> int: ...
+    def term_at(self, index: int) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class AppendPlan:
+    """What to hand to the engine and what to answer.
+
+    `matched` is the highest index known to equal the leader's; `reset_to` asks the leader to go back.
+    """
+
+    prev_index: int
+    prev_term: int
+    entries: list[Entry]
+    matched: int = 0
+    reset_to: int | None = None
+    fatal: str | None = None
+
+
+def plan_append(log: LogView, commit: int, message: Append, entries: list[Entry]) -> AppendPlan:
+    """A2, C7: skips the matching prefix, cuts only at a conflict, answers with a whole-term hint.
+
+    Follows etcd's `findConflict` and `maybeAppend`: a conflict at or below the commit index means
+    that committed entries differ, which nothing may repair silently.
+    """
+    end = (log.last_index, log.last_term)
+    prev = message.prev_index
+    if prev > log.last_index:
+        return AppendPlan(*end, [], reset_to=log.last_index + 1)
+    own = log.term_at(prev)
+    if own is not None and own != message.prev_term:
+        if prev <= commit:
+            return AppendPlan(*end, [], fatal=f"the leader differs at committed entry {prev}")
+        return AppendPlan(*end, [], reset_to=first_of_term(log, prev, commit))
+    matched = max(prev + len(entries), log.first_index)
+    for position, (_, index, term) in enumerate(entries):
+        own = log.term_at(index)
+        if own == term or index < log.first_index:
+            continue
+        if own is not None and index <= commit:
+            return AppendPlan(*end, [], fatal=f"the leader differs at committed entry {index}")
+        before = log.term_at(index - 1)
+        return AppendPlan(index - 1, before or 0, entries[position:], matched)
+    return AppendPlan(*end, [], matched)
+
+
+def first_of_term(log: LogView, index: int, commit: int) -> int:
+    """Where the conflicting term begins: one round trip per term, not per entry (Raft 5.3)."""
+    term = log.term_at(index)
+    while index - 1 > commit and log.term_at(index - 1) == term:
+        index -= 1
+    return index
+
+
+def entries_are_sound(message: Append, entries: list[Entry]) -> bool:
+    """Terms never decrease and never exceed the sender's."""
+    last = message.prev_term
+    for _, _, term in entries:
+        if term < last or term > message.term:
+            return False
+        last = term
+    return True
+
+
+def log_is_current(last_term: int, last_index: int, own_term: int, own_index: int) -> bool:
+    """Raft 5.4.1: the candidate's log is at least as complete as the voter's."""
+    return (last_term, last_index) >= (own_term, own_index)
+
+
+def majority(members: int) -> int:
+    return members // 2 + 1

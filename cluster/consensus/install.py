@@ -1,0 +1,125 @@
+"""Installs a snapshot from the leader, and aligns log and snapshots when a node starts.
+
+A snapshot at or below the commit index is answered, never installed (A5); a log that already holds the
+snapshot's last entry keeps what follows it (Raft 7); any other log is replaced as a whole.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from .acceptor import Acceptor
+from .interface import ConsensusStartError, FatalError, ReplicatedMachine
+from .journal import Journal
+from .recovery import FIX, Recovered
+from .snapfile import SnapshotFile, SnapshotFileError, list_snapshots, read_chunks, validate
+from .snapreceive import Arrived, SnapshotReceiver
+from .wire import AppendReply, SnapshotChunk, SnapshotReply
+
+logger = logging.getLogger("quorate.consensus.install")
+
+
+class Installer:
+    def __init__(
+        self,
+        acceptor: Acceptor,
+        machine: ReplicatedMachine,
+        receiver: SnapshotReceiver,
+        cluster_id: bytes,
+    ) -> None:
+        self._acceptor = acceptor
+        self._machine = machine
+        self._receiver = receiver
+        self._cluster_id = cluster_id
+        self._last: tuple[int, int] = (0, 0)  # term and seq of the latest chunk
+        self.newest_index = 0
+
+    def on_chunk(self, peer: str, chunk: SnapshotChunk, data: bytes) -> None:
+        """Every chunk is answered, so the leader knows that this node is alive (C4)."""
+        acceptor = self._acceptor
+        self._last = (chunk.term, chunk.seq)
+        if self._is_too_old(chunk.index):
+            self._receiver.abandon()
+            self._acknowledge(peer, acceptor.engine.commit_index())
+            return
+        have = self._receiver.on_chunk(peer, chunk, data)
+        acceptor.outbox.send(peer, SnapshotReply(chunk.term, chunk.seq, chunk.index, have))
+
+    def on_arrived(self, peer: str, arrived: Arrived) -> None:
+        """Called on the loop once the file was verified and durably named."""
+        acceptor = self._acceptor
+        engine, journal = acceptor.engine, acceptor.journal
+        snapshot = arrived.snapshot
+        if snapshot is None:
+            acceptor.counters.errors["bad_snapshot"] += 1
+            logger.error("%s; asking for it again", arrived.why)
+            return
+        if self._is_too_old(snapshot.index):
+            return
+        restore(self._machine, snapshot, self._cluster_id)
+        if journal.term_at(snapshot.index) != snapshot.term:
+            journal.reset(snapshot.index, snapshot.term)
+        engine.set_applied_index(snapshot.index)
+        engine.set_commit_index(max(engine.commit_index(), snapshot.index))
+        self.newest_index = snapshot.index
+        acceptor.counters.snapshots_installed += 1
+        logger.info("installed snapshot %d from %s", snapshot.index, peer)
+        self._acknowledge(peer, snapshot.index)
+
+    def _acknowledge(self, peer: str, index: int) -> None:
+        """A5: only the snapshot's own index, or what is committed here anyway."""
+        term, seq = self._last
+        if term == self._acceptor.engine.term():
+            self._acceptor.outbox.say(peer, AppendReply(term, seq, index + 1, False, True))
+
+    def _is_too_old(self, index: int) -> bool:
+        acceptor = self._acceptor
+        return acceptor.guards.on("a5_snapshot_age") and index <= acceptor.engine.commit_index()
+
+
+def restore(machine: ReplicatedMachine, snapshot: SnapshotFile, cluster_id: bytes) -> None:
+    """FatalError when the machine does not understand an intact file."""
+    try:
+        machine.restore(read_chunks(snapshot.path, cluster_id, snapshot.index, snapshot.term))
+    except ValueError as error:
+        raise FatalError(f"snapshot {snapshot.path} cannot be restored: {error}") from error
+
+
+def choose_snapshot(folder: Path, cluster_id: bytes, found: Recovered) -> SnapshotFile | None:
+    """The newest intact snapshot that the journal continues; ConsensusStartError if there is none.
+
+    A damaged newest one may be passed over only while the journal still reaches back to the older.
+    """
+    snapshots = list_snapshots(folder)
+    complaints: list[str] = []
+    for snapshot in snapshots:
+        try:
+            validate(snapshot.path, cluster_id, snapshot.index, snapshot.term)
+        except (SnapshotFileError, OSError) as error:
+            complaints.append(f"snapshot {snapshot.path} is damaged: {error}")
+            continue
+        if complaints and found.base_index > snapshot.index:
+            break
+        for complaint in complaints:
+            logger.error("%s; starting from %s", complaint, snapshot.path)
+        _check_reach(folder, found, snapshot.index)
+        return snapshot
+    if complaints:
+        raise ConsensusStartError(f"{complaints[0]}; {FIX}")
+    _check_reach(folder, found, 1)
+    return None
+
+
+def align(journal: Journal, snapshot: SnapshotFile | None) -> None:
+    """B3: after a crash between snapshot and log, the snapshot wins and the log follows it."""
+    if snapshot is not None and journal.term_at(snapshot.index) != snapshot.term:
+        journal.reset(snapshot.index, snapshot.term)
+
+
+def _check_reach(folder: Path, found: Recovered, index: int) -> None:
+    if found.base_index > index:
+        raise ConsensusStartError(
+            f"the journal begins after entry {found.base_index}, but {folder} has no snapshot that "
+            f"reaches so far; {FIX}"
+        )

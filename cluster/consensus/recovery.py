@@ -1,0 +1,188 @@
+"""Reads a journal folder back into a log, and decides what may be forgotten.
+
+Only a torn tail may be cut: damage with an intact batch behind it lost something that was once
+durable, so the node refuses to start (protocol-aware recovery, FAST'18). Reading changes nothing;
+the cut is a separate step that the caller takes once everything else was found good.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import records
+from .interface import ConsensusStartError
+
+SUFFIX = ".seg"
+FIX = (
+    "restore the file from a backup, or remove this node's data folder and add the node again "
+    "under a new address"
+)
+
+Entry = tuple[bytes, int, int]  # (command, index, term): the library's own shape
+
+
+@dataclass
+class Segment:
+    """A journal file; `base_index` is where the log stood when the file was begun."""
+
+    path: Path
+    sequence: int
+    base_index: int
+    size: int
+
+
+@dataclass
+class Recovered:
+    """What the journal says. `base` is the point before the first entry."""
+
+    base_index: int = 1
+    base_term: int = 0
+    entries: list[Entry] = field(default_factory=list)
+    term: int = 0
+    vote: str | None = None
+    segments: list[Segment] = field(default_factory=list)
+    next_batch: int = 1
+    next_segment: int = 1
+    cut: tuple[Path, int] | None = None  # torn tail: keep only so many bytes (0: remove the file)
+
+    @property
+    def last_index(self) -> int:
+        return self.entries[-1][1] if self.entries else self.base_index
+
+    @property
+    def last_term(self) -> int:
+        return self.entries[-1][2] if self.entries else self.base_term
+
+
+def corrupt(path: Path, offset: int, why: str) -> ConsensusStartError:
+    return ConsensusStartError(f"journal {path} is corrupt at byte {offset}: {why}; {FIX}")
+
+
+def read_journal(folder: Path, cluster: bytes) -> Recovered:
+    """Reads every segment in order; ConsensusStartError on anything but a torn tail."""
+    found = Recovered()
+    paths = sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []
+    for position, path in enumerate(paths):
+        _read_segment(found, path, cluster, is_last=position == len(paths) - 1)
+    if found.term < found.last_term:
+        raise corrupt(paths[-1], 0, "the stored term is older than the last entry's")
+    return found
+
+
+def settle(folder: Path, found: Recovered) -> None:
+    """Removes a torn tail and makes what was read durable.
+
+    After a killed process the last batches may sit in the page cache only; a node that counts them
+    as durable must first see to it that they are.
+    """
+    if found.cut is not None and found.cut[1] == 0:
+        found.cut[0].unlink()
+    if found.segments:
+        descriptor = os.open(found.segments[-1].path, os.O_RDWR)
+        try:
+            if found.cut is not None and found.cut[1] > 0:
+                os.ftruncate(descriptor, found.cut[1])
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes created, renamed and removed names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_segment(found: Recovered, path: Path, cluster: bytes, *, is_last: bool) -> None:
+    data = path.read_bytes()
+    header = records.SegmentHeader.decode(data)
+    if header is None:
+        # A file gets its header and opening batch durably before anything is promised from it.
+        if is_last and len(data) <= records.opening_bytes(found.vote):
+            found.cut = (path, 0)
+            return
+        raise corrupt(path, 0, "the segment header is damaged")
+    if header.cluster != cluster:
+        raise corrupt(path, 0, "the segment belongs to another cluster")
+    if found.segments and header.sequence != found.next_segment:
+        raise corrupt(path, 0, f"segment {found.next_segment} before it is missing")
+    segment = Segment(path, header.sequence, found.last_index, len(data))
+    offset = _read_batches(found, segment, data, header.nonce)
+    if offset < len(data):
+        intact = records.any_batch_after(data, offset, header.nonce)
+        if intact is not None or not is_last:
+            raise corrupt(path, offset, "damaged data is followed by intact data")
+        found.cut = (path, offset if offset > records.SEGMENT_HEADER.size else 0)
+        segment.size = offset
+    if offset > records.SEGMENT_HEADER.size:
+        found.segments.append(segment)
+        found.next_segment = header.sequence + 1
+    elif not is_last:
+        raise corrupt(path, offset, "the segment is empty but not the last one")
+    else:
+        found.cut = (path, 0)
+
+
+def _read_batches(found: Recovered, segment: Segment, data: bytes, nonce: bytes) -> int:
+    view = memoryview(data)
+    offset = records.SEGMENT_HEADER.size
+    is_first = True
+    while (batch := records.batch_at(view, offset, nonce)) is not None:
+        sequence, body = batch
+        if (found.segments or not is_first) and sequence != found.next_batch:
+            raise corrupt(segment.path, offset, f"batch {found.next_batch} is missing")
+        try:
+            for kind, a, b, payload in records.records_in(body):
+                _replay(found, segment, kind, a, b, payload, opening=is_first)
+        except ValueError as error:
+            raise corrupt(segment.path, offset, str(error)) from error
+        found.next_batch = sequence + 1
+        is_first = False
+        offset += records.BATCH_HEADER.size + len(body)
+    return offset
+
+
+def _replay(
+    found: Recovered, segment: Segment, kind: int, a: int, b: int, payload: bytes, *, opening: bool
+) -> None:
+    if kind == records.ENTRY:
+        if a != found.last_index + 1 or b < found.last_term:
+            raise ValueError(f"entry {a} of term {b} does not follow {found.last_index}")
+        found.entries.append((payload, a, b))
+    elif kind == records.HARD_STATE:
+        if a < found.term:
+            raise ValueError(f"the term goes back from {found.term} to {a}")
+        found.term, found.vote = a, (payload.decode() if b else None)
+    elif kind == records.TRUNCATE:
+        _truncate(found, a, b)
+    elif kind == records.RESET:
+        found.entries.clear()
+        found.base_index, found.base_term = a, b
+    elif kind == records.BASE and opening:
+        _begin_segment(found, segment, a, b)
+    else:
+        raise ValueError(f"a record of unknown kind {kind}")
+
+
+def _truncate(found: Recovered, first: int, term_before: int) -> None:
+    if first <= found.base_index:  # older segments were deleted: the log now ends before its base
+        found.entries.clear()
+        found.base_index, found.base_term = first - 1, term_before
+        return
+    del found.entries[first - found.base_index - 1 :]
+    if found.last_index != first - 1 or found.last_term != term_before:
+        raise ValueError(f"the cut at {first} does not fit the log")
+
+
+def _begin_segment(found: Recovered, segment: Segment, index: int, term: int) -> None:
+    if not found.segments:
+        found.base_index, found.base_term = index, term
+    elif (index, term) != (found.last_index, found.last_term):
+        raise ValueError(f"the segment begins after {index}, the log ends at {found.last_index}")
+    segment.base_index = index

@@ -1,0 +1,152 @@
+"""The snapshot file: header, CRC'd chunks, trailer. Written once, validated before every use.
+
+A file counts only under its final name, and it gets that name only after its content is durable, so
+a crash leaves either nothing or a whole snapshot. The two newest are kept.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from .recovery import sync_folder
+
+MAGIC = b"QRTSNAP1"
+FORMAT = 1
+HEADER = struct.Struct("<8sI16sQQI")  # magic, format, cluster, index, term, crc
+CHUNK = struct.Struct("<II")  # length, crc
+TRAILER = struct.Struct("<IIQQI")  # the end mark, chunks crc, chunk count, content bytes, crc
+END = 0xFFFFFFFF
+CHUNK_BYTES_MAX = 1 << 30
+KEEP = 2
+NAME = re.compile(r"snap-(\d{20})-(\d{20})\.snap")
+
+
+class SnapshotFileError(ValueError):
+    """The file is not an intact snapshot of this cluster."""
+
+
+@dataclass(frozen=True)
+class SnapshotFile:
+    """A finished snapshot: all entries up to `index`, whose entry was of `term`."""
+
+    path: Path
+    index: int
+    term: int
+
+
+def file_name(index: int, term: int) -> str:
+    return f"snap-{index:020d}-{term:020d}.snap"
+
+
+def list_snapshots(folder: Path) -> list[SnapshotFile]:
+    """Newest first; contents are not looked at."""
+    found = []
+    for path in folder.glob("snap-*.snap") if folder.is_dir() else ():
+        match = NAME.fullmatch(path.name)
+        if match:
+            found.append(SnapshotFile(path, int(match[1]), int(match[2])))
+    return sorted(found, key=lambda snapshot: snapshot.index, reverse=True)
+
+
+def write_content(
+    file: BinaryIO,
+    cluster: bytes,
+    index: int,
+    term: int,
+    chunks: Iterable[bytes],
+    keep_going: Callable[[], bool] = lambda: True,
+) -> None:
+    """Writes a whole snapshot; InterruptedError when `keep_going` says no between two chunks."""
+    head = HEADER.pack(MAGIC, FORMAT, cluster, index, term, 0)[:-4]
+    file.write(head + struct.pack("<I", zlib.crc32(head)))
+    total_crc, count, size = 0, 0, 0
+    for chunk in chunks:
+        if not keep_going():
+            raise InterruptedError("the node that wanted this snapshot is gone")
+        if len(chunk) > CHUNK_BYTES_MAX:
+            raise OverflowError(f"a snapshot chunk of {len(chunk)} bytes")
+        crc = zlib.crc32(chunk)
+        file.write(CHUNK.pack(len(chunk), crc))
+        file.write(chunk)
+        total_crc = zlib.crc32(CHUNK.pack(len(chunk), crc), total_crc)
+        count += 1
+        size += len(chunk)
+    tail = TRAILER.pack(END, total_crc, count, size, 0)[:-4]
+    file.write(tail + struct.pack("<I", zlib.crc32(tail)))
+
+
+def read_chunks(path: Path, cluster: bytes, index: int, term: int) -> Iterator[bytes]:
+    """Yields the content, checking every byte; SnapshotFileError on the first damage."""
+    with path.open("rb") as file:
+        _check_header(file.read(HEADER.size), cluster, index, term)
+        total_crc, count, size = 0, 0, 0
+        while True:
+            head = file.read(CHUNK.size)
+            if len(head) < CHUNK.size:
+                raise SnapshotFileError("the file ends too early")
+            length, crc = CHUNK.unpack(head)
+            if length == END:
+                _check_trailer(head + file.read(), total_crc, count, size)
+                return
+            if length > CHUNK_BYTES_MAX:
+                raise SnapshotFileError("a chunk header is damaged")
+            chunk = file.read(length)
+            if len(chunk) < length or zlib.crc32(chunk) != crc:
+                raise SnapshotFileError(f"chunk {count} is damaged")
+            total_crc = zlib.crc32(head, total_crc)
+            count += 1
+            size += length
+            yield chunk
+
+
+def validate(path: Path, cluster: bytes, index: int, term: int) -> None:
+    """Reads the file once; raises SnapshotFileError or OSError if it is not intact."""
+    for _ in read_chunks(path, cluster, index, term):
+        pass
+
+
+def publish(temporary: Path, folder: Path, index: int, term: int) -> SnapshotFile:
+    """Gives a durable temporary file its final name, durably, and drops all but the newest two."""
+    path = folder / file_name(index, term)
+    temporary.rename(path)
+    sync_folder(folder)
+    for old in list_snapshots(folder)[KEEP:]:
+        old.path.unlink()
+    return SnapshotFile(path, index, term)
+
+
+def sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _check_header(data: bytes, cluster: bytes, index: int, term: int) -> None:
+    if len(data) < HEADER.size:
+        raise SnapshotFileError("the header is cut off")
+    magic, version, found, at_index, at_term, crc = HEADER.unpack(data)
+    if magic != MAGIC or crc != zlib.crc32(data[:-4]):
+        raise SnapshotFileError("the header is damaged")
+    if version != FORMAT:
+        raise SnapshotFileError(f"format {version} is unknown to this release")
+    if found != cluster:
+        raise SnapshotFileError("it belongs to another cluster")
+    if (at_index, at_term) != (index, term):
+        raise SnapshotFileError(f"it holds index {at_index}, not {index}")
+
+
+def _check_trailer(data: bytes, total_crc: int, count: int, size: int) -> None:
+    if len(data) != TRAILER.size:
+        raise SnapshotFileError("the trailer has a wrong size")
+    _, crc, chunks, content, own = TRAILER.unpack(data)
+    if own != zlib.crc32(data[:-4]) or (crc, chunks, content) != (total_crc, count, size):
+        raise SnapshotFileError("the trailer does not fit the content")

@@ -1,0 +1,104 @@
+"""Takes in a streamed snapshot: chunk by chunk into a temporary file, verified before anything uses it.
+
+A chunk that does not continue what is there is answered with the place to go on from, so loss,
+repetition and reordering all end in the same bytes. Verification and fsync run outside of the loop.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .snapfile import SnapshotFile, SnapshotFileError, publish, sync_file, validate
+from .wire import SnapshotChunk
+
+INCOMING = "incoming.tmp"
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """The result of verifying a complete file."""
+
+    snapshot: SnapshotFile | None
+    why: str = ""
+
+
+class SnapshotReceiver:
+    """`verify(job, done)` runs `job()` elsewhere and calls `done(result)` on the loop."""
+
+    def __init__(
+        self,
+        folder: Path,
+        cluster_id: bytes,
+        verify: Callable[[Callable[[], Arrived], Callable[[Arrived], None]], None],
+        on_arrived: Callable[[str, Arrived], None],
+    ) -> None:
+        self._folder = folder
+        self._cluster_id = cluster_id
+        self._verify = verify
+        self._on_arrived = on_arrived
+        self._descriptor = -1
+        self._key = (0, 0, 0)  # index, term, size
+        self._have = 0
+        self._is_verifying = False
+
+    def on_chunk(self, peer: str, chunk: SnapshotChunk, data: bytes) -> int:
+        """How many bytes of this snapshot are here now."""
+        key = (chunk.index, chunk.index_term, chunk.size)
+        if self._is_verifying:
+            return self._have if key == self._key else 0
+        if key != self._key or self._descriptor < 0:
+            self._begin(key)
+        if data and chunk.offset == self._have and self._have + len(data) <= chunk.size:
+            self._write(data)
+        if self._have == chunk.size:
+            self._finish(peer)
+        return self._have
+
+    def abandon(self) -> None:
+        """Drops an unfinished transfer, for example because the log caught up by itself."""
+        if not self._is_verifying:
+            self._close()
+            (self._folder / INCOMING).unlink(missing_ok=True)
+
+    def _begin(self, key: tuple[int, int, int]) -> None:
+        self._close()
+        path = self._folder / INCOMING
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        self._key = key
+
+    def _write(self, data: bytes) -> None:
+        rest = data
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+        self._have += len(data)
+
+    def _finish(self, peer: str) -> None:
+        index, term, _ = self._key
+        self._is_verifying = True
+        folder, cluster_id = self._folder, self._cluster_id
+
+        def job() -> Arrived:
+            path = folder / INCOMING
+            try:
+                sync_file(path)
+                validate(path, cluster_id, index, term)
+                return Arrived(publish(path, folder, index, term))
+            except (SnapshotFileError, OSError) as error:
+                return Arrived(None, f"snapshot {index} from {peer}: {error}")
+
+        def done(arrived: Arrived) -> None:
+            self._is_verifying = False
+            self._close()
+            self._on_arrived(peer, arrived)
+
+        self._verify(job, done)
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
+        self._key = (0, 0, 0)
+        self._have = 0

@@ -1,0 +1,92 @@
+"""Streams a snapshot file to one follower in chunks that name their place.
+
+The receiver says how far it is; the sender goes on from there, a few chunks ahead, so a lost connection
+costs nothing but the chunks in flight. The open file stays readable even when a newer snapshot has
+replaced it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from .pin import now
+from .snapfile import list_snapshots
+from .wire import EMPTY, Blob, SnapshotChunk, SnapshotReply
+
+CHUNKS_AHEAD = 4
+INSTALL_GRACE_S = 60.0
+
+
+class Sequence(Protocol):
+    def next_seq(self) -> int: ...
+
+
+class SnapshotSender:
+    def __init__(self, descriptor: int, index: int, term: int, size: int, chunk_bytes: int) -> None:
+        self._descriptor = descriptor
+        self._index_term = term
+        self._size = size
+        self._chunk_bytes = chunk_bytes
+        self._offset = 0
+        self._received = 0
+        self._asked = False
+        self._answered = False
+        self._complete_at: float | None = None
+        self.index = index
+
+    @classmethod
+    def open(cls, folder: Path, chunk_bytes: int) -> SnapshotSender | None:
+        """The newest snapshot in the folder; None if there is none that can be opened."""
+        for snapshot in list_snapshots(folder):
+            try:
+                descriptor = os.open(snapshot.path, os.O_RDONLY)
+            except OSError:
+                continue
+            size = os.fstat(descriptor).st_size
+            return cls(descriptor, snapshot.index, snapshot.term, size, chunk_bytes)
+        return None
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def is_installing(self) -> bool:
+        """Everything has arrived and the follower is busy with it; believed for a minute (C4)."""
+        return self._complete_at is not None and now() - self._complete_at < INSTALL_GRACE_S
+
+    def pump(
+        self, term: int, sequence: Sequence, *, heartbeat: bool, room: bool
+    ) -> Iterator[tuple[SnapshotChunk, Blob]]:
+        """What to send now: first a question where to begin, then chunks within the window."""
+        sent = False
+        if self._answered:
+            limit = self._received + CHUNKS_AHEAD * self._chunk_bytes
+            while room and self._offset < min(limit, self._size):
+                data = os.pread(self._descriptor, self._chunk_bytes, self._offset)
+                yield self._chunk(term, sequence, self._offset), Blob.of((data,))
+                self._offset += len(data)
+                sent = True
+        if not sent and (heartbeat or not self._asked):
+            self._asked = True
+            yield self._chunk(term, sequence, self._offset), EMPTY
+
+    def on_reply(self, message: SnapshotReply) -> None:
+        if message.index != self.index or message.offset > self._size:
+            return
+        if not self._answered or message.offset < self._received:
+            self._offset = message.offset  # the start, or the receiver began again
+        self._answered = True
+        self._received = message.offset
+        if message.offset == self._size:
+            self._complete_at = self._complete_at or now()
+        else:
+            self._complete_at = None
+
+    def _chunk(self, term: int, sequence: Sequence, offset: int) -> SnapshotChunk:
+        return SnapshotChunk(
+            term, sequence.next_seq(), self.index, self._index_term, self._size, offset
+        )

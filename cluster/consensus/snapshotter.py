@@ -1,0 +1,193 @@
+"""Writes snapshots of the applied state without stopping the node: a forked child encodes it.
+
+The child sees the state frozen at the fork, writes, syncs and exits; only then does the parent name the
+file, wait for the machine's own history to be safe and let go of the log behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from .core import Core
+from .disk import Disk
+from .interface import ReplicatedMachine, SnapshotError
+from .pin import now
+from .snapfile import SnapshotFile, list_snapshots, publish, write_content
+
+logger = logging.getLogger("quorate.consensus.snapshotter")
+
+TAKING = "taking.tmp"
+RETRY_AFTER_S = 10.0
+LEADER_SHARE = 1.5  # the leader waits longer, so that followers snapshot first and not all at once
+LOG_BYTES_FACTOR = 4  # a transfer may hold back the trimming of the log up to so many limits
+MAX_DESCRIPTOR = 65_536
+ERROR_BYTES = 2_000
+
+
+class Snapshotter:
+    def __init__(
+        self, core: Core, machine: ReplicatedMachine, folder: Path, cluster_id: bytes, disk: Disk
+    ) -> None:
+        self._core = core
+        self._machine = machine
+        self._folder = folder
+        self._cluster_id = cluster_id
+        self._disk = disk
+        self._task: asyncio.Task[int] | None = None
+        self._child = 0
+        self._closing = False
+        self._not_before = 0.0
+        self._newest_bytes = 0
+        self.newest: SnapshotFile | None = None
+
+    def remember(self, snapshot: SnapshotFile) -> None:
+        self.newest = snapshot
+        with contextlib.suppress(OSError):
+            self._newest_bytes = snapshot.path.stat().st_size
+
+    def consider(self) -> None:
+        """Starts a snapshot when the journal has grown enough since the last one."""
+        if self._task is not None or self._closing or now() < self._not_before:
+            return
+        # Writing more snapshot than journal would be worse than a longer replay.
+        limit: float = max(self._core.config.snapshot_journal_bytes, self._newest_bytes // 2)
+        if self._core.engine.is_leader():
+            limit *= LEADER_SHARE
+        if self._core.journal.grown_bytes >= limit:
+            self._start()
+
+    async def take(self) -> int:
+        """Takes one now (after a running one) and returns its index; SnapshotError says why not."""
+        while self._task is not None:
+            await asyncio.wait([self._task])
+        if self._closing:
+            raise SnapshotError("the node is stopping")
+        return await asyncio.shield(self._start())
+
+    async def close(self) -> None:
+        self.abort()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    def abort(self) -> None:
+        self._closing = True
+        if self._child:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._child, signal.SIGKILL)
+
+    def _start(self) -> asyncio.Task[int]:
+        self._task = asyncio.create_task(self._work())
+        self._task.add_done_callback(self._done)
+        return self._task
+
+    def _done(self, task: asyncio.Task[int]) -> None:
+        self._task = None
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            return
+        self._not_before = now() + RETRY_AFTER_S
+        if not self._closing:
+            self._core.counters.snapshots_failed += 1
+            logger.error("no snapshot: %s", error)
+
+    async def _work(self) -> int:
+        core = self._core
+        index = core.engine.applied_index()
+        term = core.journal.term_at(index)
+        if self.newest is not None and self.newest.index >= index:
+            return self.newest.index
+        if term is None:
+            raise SnapshotError(f"entry {index} is not in the log")
+        core.journal.grown_bytes = 0
+        temporary = self._folder / TAKING
+        await self._encode_in_child(temporary, index, term)
+        snapshot = await asyncio.to_thread(publish, temporary, self._folder, index, term)
+        core.counters.snapshots_taken += 1
+        self.remember(snapshot)
+        await self._machine.before_truncate(index)
+        if not self._closing and not core.halted:
+            self._compact()
+        return index
+
+    async def _encode_in_child(self, path: Path, index: int, term: int) -> None:
+        reader, writer = os.pipe()
+        try:
+            self._child = os.fork()
+            if self._child == 0:
+                run_child(lambda: self._write(path, index, term), writer)
+            os.close(writer)
+            writer = -1
+            _, status = await asyncio.to_thread(os.waitpid, self._child, 0)
+            self._child = 0
+            if status != 0:
+                said = os.read(reader, ERROR_BYTES).decode(errors="replace")
+                raise SnapshotError(said or f"the child ended with status {status}")
+        finally:
+            os.close(reader)
+            if writer >= 0:
+                os.close(writer)
+
+    def _write(self, path: Path, index: int, term: int) -> None:
+        parent = os.getppid()
+        with path.open("wb", buffering=1 << 20) as file:
+            write_content(
+                file,
+                self._cluster_id,
+                index,
+                term,
+                self._machine.snapshot(),
+                keep_going=lambda: os.getppid() == parent,
+            )
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _compact(self) -> None:
+        """Keeps a tail in memory for slow followers, and on disk what the older snapshot needs."""
+        core = self._core
+        assert self.newest is not None
+        journal, config = core.journal, core.config
+        keep = journal.trailing_index(
+            self.newest.index, config.trailing_entries, config.trailing_bytes
+        )
+        limit = LOG_BYTES_FACTOR * max(config.snapshot_journal_bytes, config.trailing_bytes)
+        in_transfer = core.replicator.lowest_sender_index()
+        if in_transfer is not None and journal.log_bytes < limit:
+            keep = min(keep, in_transfer)
+        journal.trim(keep)
+        kept = list_snapshots(self._folder)
+        if kept:
+            self._disk.delete_before(min(snapshot.index for snapshot in kept))
+
+
+def run_child(work: Callable[[], None], error_pipe: int) -> None:
+    """Runs `work` in a forked child and ends the process; never returns into the parent's code (B11).
+
+    Everything inherited is closed first: the child must not keep the port or the folder's lock when
+    the parent dies.
+    """
+    status = 1
+    try:
+        gc.disable()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.closerange(3, error_pipe)
+        os.closerange(error_pipe + 1, MAX_DESCRIPTOR)
+        with contextlib.suppress(OSError):
+            os.nice(10)
+        work()
+        status = 0
+    except BaseException as error:
+        with contextlib.suppress(BaseException):
+            os.write(error_pipe, repr(error).encode()[:ERROR_BYTES])
+    finally:
+        os._exit(status)

@@ -1,0 +1,239 @@
+"""The messages that members exchange and the frames that carry them.
+
+A frame is lengths and CRCs, a MessagePack head (one of the types below, nothing else is accepted) and
+an opaque blob. The blob of an append is encoded once and shared by all followers. Nothing here opens
+a socket.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+import msgspec
+
+from .recovery import Entry
+
+PROTOCOL = 1
+FRAME = struct.Struct("<IIII")  # head length, blob length, crc of head, crc of blob
+FRAME_BYTES_MAX = 32 << 20
+HEAD_BYTES_MAX = 64 << 10
+ENTRY_HEAD = struct.Struct("<QI")  # term, length
+
+
+class Hello(msgspec.Struct, tag=1, array_like=True, frozen=True):
+    """First frame of each side, after the secret was proved."""
+
+    protocol: int
+    cluster_id: bytes
+    node_id: str
+    boot_id: bytes
+    meta: dict[str, str]
+
+
+class Ping(msgspec.Struct, tag=2, array_like=True, frozen=True):
+    """Keeps an idle connection known to be alive."""
+
+
+class Append(msgspec.Struct, tag=3, array_like=True, frozen=True):
+    """Entries after (prev_index, prev_term); an empty one is the heartbeat."""
+
+    term: int
+    seq: int
+    commit_index: int
+    prev_index: int
+    prev_term: int
+    count: int
+
+
+class AppendReply(msgspec.Struct, tag=4, array_like=True, frozen=True):
+    """`next_index - 1` is durable and matches if `success`; `reset` asks to go back there."""
+
+    term: int
+    seq: int
+    next_index: int
+    reset: bool
+    success: bool
+
+
+class RequestVote(msgspec.Struct, tag=5, array_like=True, frozen=True):
+    term: int
+    last_index: int
+    last_term: int
+    transfer: bool
+
+
+class VoteReply(msgspec.Struct, tag=6, array_like=True, frozen=True):
+    term: int
+
+
+class PreVote(msgspec.Struct, tag=7, array_like=True, frozen=True):
+    term: int  # the term the candidate would campaign in
+    last_index: int
+    last_term: int
+    round: int
+
+
+class PreVoteReply(msgspec.Struct, tag=8, array_like=True, frozen=True):
+    term: int  # the voter's own term
+    round: int
+    granted: bool
+
+
+class HigherTerm(msgspec.Struct, tag=9, array_like=True, frozen=True):
+    """Tells a sender that its term is over (C3)."""
+
+    term: int
+
+
+class TimeoutNow(msgspec.Struct, tag=10, array_like=True, frozen=True):
+    term: int
+
+
+class SnapshotChunk(msgspec.Struct, tag=11, array_like=True, frozen=True):
+    """A piece of the snapshot file at `offset`; an empty one asks how far the receiver is."""
+
+    term: int
+    seq: int
+    index: int
+    index_term: int
+    size: int
+    offset: int
+
+
+class SnapshotReply(msgspec.Struct, tag=12, array_like=True, frozen=True):
+    """The receiver has everything below `offset`."""
+
+    term: int
+    seq: int
+    index: int
+    offset: int
+
+
+Message = (
+    Hello
+    | Ping
+    | Append
+    | AppendReply
+    | RequestVote
+    | VoteReply
+    | PreVote
+    | PreVoteReply
+    | HigherTerm
+    | TimeoutNow
+    | SnapshotChunk
+    | SnapshotReply
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Opaque bytes in write parts with their CRC, so that two followers cost one encoding."""
+
+    parts: tuple[bytes, ...]
+    size: int
+    crc: int
+
+    @staticmethod
+    def of(parts: tuple[bytes, ...]) -> Blob:
+        crc = 0
+        for part in parts:
+            crc = zlib.crc32(part, crc)
+        return Blob(parts, sum(map(len, parts)), crc)
+
+
+EMPTY = Blob((), 0, 0)
+
+
+class FrameError(Exception):
+    """The peer sent something that is not a frame; `reason` is a counter name."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def encode_frame(message: Message, blob: Blob = EMPTY) -> bytes:
+    """The frame up to the blob; the caller writes `blob.parts` after it."""
+    head = _encoder.encode(message)
+    if len(head) > HEAD_BYTES_MAX or len(head) + blob.size > FRAME_BYTES_MAX:
+        raise FrameError("oversize_out")
+    lengths = struct.pack("<II", len(head), blob.size)
+    crc = zlib.crc32(head, zlib.crc32(struct.pack("<I", blob.crc), zlib.crc32(lengths)))
+    return lengths + struct.pack("<II", crc, blob.crc) + head
+
+
+class FrameDecoder:
+    """Turns a byte stream into (message, blob) pairs; FrameError ends the stream."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[tuple[Message, bytes]]:
+        buffer = self._buffer
+        buffer += data
+        found: list[tuple[Message, bytes]] = []
+        offset = 0
+        while len(buffer) - offset >= FRAME.size:
+            head_size, blob_size, head_crc, blob_crc = FRAME.unpack_from(buffer, offset)
+            if head_size > HEAD_BYTES_MAX or head_size + blob_size > FRAME_BYTES_MAX:
+                raise FrameError("oversize")
+            start = offset + FRAME.size
+            end = start + head_size + blob_size
+            if len(buffer) < end:
+                break
+            with memoryview(buffer) as view:
+                head = bytes(view[start : start + head_size])
+                blob = bytes(view[start + head_size : end])
+                lengths = bytes(view[offset : offset + 8])
+            check = zlib.crc32(struct.pack("<I", blob_crc), zlib.crc32(lengths))
+            if zlib.crc32(head, check) != head_crc or zlib.crc32(blob) != blob_crc:
+                raise FrameError("bad_crc")
+            found.append((_decode(head), blob))
+            offset = end
+        if offset:
+            del buffer[:offset]
+        return found
+
+    @property
+    def is_inside_frame(self) -> bool:
+        """A large frame is arriving: the sender lives even if nothing complete came yet."""
+        return bool(self._buffer)
+
+
+def _decode(head: bytes) -> Message:
+    try:
+        return _decoder.decode(head)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise FrameError("bad_message") from error
+
+
+def encode_entries(entries: list[Entry]) -> Blob:
+    """Commands are passed on untouched; indexes follow from the append's `prev_index`."""
+    parts: list[bytes] = []
+    for command, _, term in entries:
+        parts.append(ENTRY_HEAD.pack(term, len(command)))
+        parts.append(command)
+    return Blob.of(tuple(parts))
+
+
+def decode_entries(blob: bytes, count: int, first_index: int) -> list[Entry]:
+    """FrameError unless the blob holds exactly `count` entries."""
+    entries: list[Entry] = []
+    offset = 0
+    for index in range(first_index, first_index + count):
+        if offset + ENTRY_HEAD.size > len(blob):
+            raise FrameError("bad_entries")
+        term, size = ENTRY_HEAD.unpack_from(blob, offset)
+        offset += ENTRY_HEAD.size
+        if size < 1 or offset + size > len(blob):
+            raise FrameError("bad_entries")
+        entries.append((blob[offset : offset + size], index, term))
+        offset += size
+    if offset != len(blob):
+        raise FrameError("bad_entries")
+    return entries
