@@ -1,0 +1,91 @@
+"""Runs the rows and appends what was measured to bench/RESULTS.md, with commit and machine."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.harness import FULL, QUICK, Result, Scale
+
+ROWS = {
+    "P1": "p1_submit",
+    "P2": "p2_end_to_end",
+    "P3": "p3_single",
+    "P4": "p4_latency",
+    "P5": "p5_due",
+    "P6": "p6_failover",
+    "P9": "p9_restart",
+}
+RESULTS = Path(__file__).with_name("RESULTS.md")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--rows", default=",".join(ROWS), help=f"of {', '.join(ROWS)}")
+    parser.add_argument("--scale", choices=("quick", "full"), default="quick")
+    parser.add_argument("--no-record", action="store_true", help="do not append to RESULTS.md")
+    arguments = parser.parse_args()
+    wanted = arguments.rows.upper().split(",")
+    unknown = [row for row in wanted if row not in ROWS]
+    if unknown:
+        parser.error(f"unknown rows: {', '.join(unknown)}")
+    scale = FULL if arguments.scale == "full" else QUICK
+    results = [result for row in wanted for result in _measure(row, scale)]
+    if not arguments.no_record:
+        _record(results, scale)
+    return 0 if all(result.holds for result in results) else 1
+
+
+def _measure(row: str, scale: Scale) -> list[Result]:
+    folder = Path(tempfile.mkdtemp(prefix="quorate-bench-"))
+    print(f"{row} ...", file=sys.stderr, flush=True)
+    try:
+        module = importlib.import_module(f"bench.rows.{ROWS[row]}")
+        results: list[Result] = asyncio.run(module.measure(scale, folder))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    for result in results:
+        print(result.line(), flush=True)
+    return results
+
+
+def _record(results: list[Result], scale: Scale) -> None:
+    with RESULTS.open("a", encoding="utf-8") as file:
+        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
+        file.write(f"\n## {now} UTC, commit {_commit()}, scale {scale.name}\n\n{_machine()}\n\n")
+        file.write("| row | what | measured | target | outcome |\n|---|---|---|---|---|\n")
+        file.writelines(result.line() + "\n" for result in results)
+
+
+def _commit() -> str:
+    try:
+        command = ["git", "describe", "--always", "--dirty"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _machine() -> str:
+    model = platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [line for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = models[0].split(":")[1].strip() if models else model
+    return (
+        f"{os.cpu_count()} cores ({model}), Python {platform.python_version()}; nodes, workers and "
+        "load generator share them. Load averages before the run: "
+        f"{', '.join(f'{load:.1f}' for load in os.getloadavg())}."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

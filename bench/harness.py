@@ -1,0 +1,129 @@
+"""What all rows share: a cluster to measure, its CPU time, quantiles, and a result to report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from chaos.live.processes import LocalCluster
+
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+QUIET = ("--log-level", "warning")
+
+
+@dataclass
+class Result:
+    """One measured row of the table. `holds` is False when the outcome check failed."""
+
+    row: str
+    what: str
+    figures: dict[str, str]
+    target: str
+    holds: bool = True
+    notes: list[str] = field(default_factory=list)
+
+    def line(self) -> str:
+        figures = ", ".join(f"{name} {value}" for name, value in self.figures.items())
+        checked = "ok" if self.holds else "OUTCOME WRONG"
+        return f"| {self.row} | {self.what} | {figures} | {self.target} | {checked} |"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a run is. `quick` is for trying, `full` for the record."""
+
+    name: str
+    submissions: int
+    end_to_end: int
+    singles: int
+    latency_seconds: float
+    timers: int
+    kills: int
+    restart_jobs: int
+
+
+QUICK = Scale("quick", 100_000, 60_000, 5_000, 5.0, 100_000, 3, 100_000)
+FULL = Scale("full", 600_000, 300_000, 20_000, 15.0, 1_000_000, 10, 1_000_000)
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value below which `share` of all lie (nearest rank)."""
+    ordered = sorted(values)
+    return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+
+
+def summary_ms(values: Sequence[float]) -> dict[str, str]:
+    return {
+        "p50": f"{quantile(values, 0.5):.2f} ms",
+        "p99": f"{quantile(values, 0.99):.2f} ms",
+        "max": f"{max(values):.1f} ms",
+        "n": str(len(values)),
+    }
+
+
+def cpu_seconds(cluster: LocalCluster) -> float:
+    """User and system time of all living processes of the cluster."""
+    total = 0
+    for child in [*cluster.nodes, *cluster.workers]:
+        if child.is_running:
+            fields = Path(f"/proc/{child.pid}/stat").read_text().rsplit(")", 1)[1].split()
+            total += int(fields[11]) + int(fields[12])
+    return total / TICKS_PER_S
+
+
+def rss_mb(cluster: LocalCluster) -> list[int]:
+    """Resident memory of each node in MiB."""
+    sizes = []
+    for node in cluster.nodes:
+        pages = int(Path(f"/proc/{node.pid}/statm").read_text().split()[1])
+        sizes.append(pages * os.sysconf("SC_PAGE_SIZE") >> 20)
+    return sizes
+
+
+async def replicas_equal(cluster: LocalCluster) -> bool:
+    """Whether all running nodes come to the same digest at the same log position."""
+
+    async def equal() -> bool:
+        seen = set()
+        for node in cluster.nodes:
+            if node.is_running:
+                status: Any = await cluster.get("/v1/cluster", node)
+                seen.add((status["applied_index"], status["digest"]))
+        return len(seen) == 1
+
+    try:
+        await cluster.until(equal, "equal digests", 30)
+    except TimeoutError:
+        return False
+    return True
+
+
+def job_json(name: str, payload_bytes: int = 100, extra: str = "") -> bytes:
+    """One job as JSON whose payload is a string of about `payload_bytes`."""
+    padding = "x" * max(payload_bytes - 2, 0)
+    return f'{{"name":"{name}","payload":"{padding}"{extra}}}'.encode()
+
+
+def batch_body(count: int, name: str, payload_bytes: int = 100, extra: str = "") -> bytes:
+    return b"[" + b",".join([job_json(name, payload_bytes, extra)] * count) + b"]"
+
+
+async def post_batch(session: aiohttp.ClientSession, url: str, body: bytes) -> dict[str, Any]:
+    """Submit; raises RuntimeError for anything but 201."""
+    headers = {"Content-Type": "application/json", "Prefer": "return=minimal"}
+    async with session.post(f"{url}/v1/jobs/batch", data=body, headers=headers) as response:
+        if response.status != 201:
+            raise RuntimeError(f"batch: {response.status} {await response.text()}")
+        answer: dict[str, Any] = await response.json()
+        return answer
+
+
+async def by_status(cluster: LocalCluster) -> dict[str, int]:
+    stats = await cluster.get("/v1/stats")
+    counts: dict[str, int] = stats["jobs_by_status"]
+    return counts

@@ -1,0 +1,1 @@
+"""Real processes: start a cluster, hurt it, judge what is left."""

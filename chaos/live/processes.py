@@ -1,0 +1,273 @@
+"""A cluster of real processes on loopback: nodes and workers that can be killed and restarted.
+
+Used by the demo, the end-to-end tests and the benchmarks. Every process is ended by the id that was
+started here, nothing broader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+
+ROOT = Path(__file__).resolve().parents[2]
+STOP_S = 10.0
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody uses at the moment; held open together so that all differ."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+class Child:
+    """One process with its log file."""
+
+    def __init__(
+        self, name: str, argv: Sequence[str], folder: Path, env: Mapping[str, str]
+    ) -> None:
+        self.name = name
+        self.argv = list(argv)
+        self.log_path = folder / f"{name}.log"
+        self._env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **env}
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, f"{self.name} was never started"
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self) -> None:
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        with self.log_path.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *self.argv, stdout=log, stderr=log, env=self._env, cwd=ROOT
+            )
+
+    async def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        self.signal(signal.SIGKILL)
+        await self.wait()
+
+    def signal(self, number: int) -> None:
+        if self.is_running:
+            assert self._process is not None
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+    async def wait(self) -> int:
+        """The exit code."""
+        assert self._process is not None
+        return await self._process.wait()
+
+    async def stop(self) -> int:
+        """SIGTERM; SIGKILL when it does not end in time. Returns the exit code."""
+        self.signal(signal.SIGTERM)
+        try:
+            return await asyncio.wait_for(self.wait(), STOP_S)
+        except TimeoutError:
+            await self.kill()
+            return await self.wait()
+
+    def log_text(self) -> str:
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+
+class NodeChild(Child):
+    """One node; keeps its addresses and data folder over restarts."""
+
+    def __init__(
+        self, number: int, raft: str, http: str, peers: Sequence[str], folder: Path,
+        flags: Sequence[str], env: Mapping[str, str],
+    ) -> None:  # fmt: skip
+        self.raft = raft
+        self.http = http
+        self.url = f"http://{http}"
+        self.data = folder / f"n{number}"
+        argv = [sys.executable, str(ROOT / "node.py"), "--listen", raft, "--http", http]
+        argv += ["--data", str(self.data), "--name", f"n{number}", *flags]
+        if len(peers) > 1:
+            argv += ["--peers", ",".join(peers)]
+        super().__init__(f"n{number}", argv, folder, env)
+
+
+class LocalCluster:
+    """Nodes and workers under one folder. Use as an async context manager."""
+
+    def __init__(
+        self,
+        folder: Path,
+        nodes: int = 3,
+        flags: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        http_ports: Sequence[int] = (),
+    ) -> None:
+        ports = free_ports(2 * nodes)
+        rafts = [f"127.0.0.1:{port}" for port in ports[:nodes]]
+        https = [f"127.0.0.1:{port}" for port in (http_ports or ports[nodes:])]
+        self.folder = folder
+        self._env = dict(env or {})
+        self.nodes = [
+            NodeChild(i + 1, rafts[i], https[i], rafts, folder, flags, self._env)
+            for i in range(nodes)
+        ]
+        self.workers: list[Child] = []
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def urls(self) -> str:
+        """All nodes' addresses, as clients and workers take them."""
+        return ",".join(node.url for node in self.nodes)
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession()
+        try:
+            await self.start_nodes()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def start_nodes(self) -> None:
+        await asyncio.gather(*(node.start() for node in self.nodes if not node.is_running))
+        await self.ready()
+
+    async def stop(self) -> None:
+        """End everything: workers first, so that they can say goodbye."""
+        await asyncio.gather(*(w.stop() for w in self.workers if w.is_running))
+        await asyncio.gather(*(n.stop() for n in self.nodes if n.is_running))
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def kill_all_nodes(self) -> None:
+        """kill -9 all nodes at once."""
+        for node in self.nodes:
+            node.signal(signal.SIGKILL)
+        await asyncio.gather(*(node.wait() for node in self.nodes if node.is_running))
+
+    async def worker(
+        self,
+        name: str,
+        app: str | None = None,
+        slots: int = 8,
+        flags: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> Child:
+        """Start a worker and wait until the cluster knows it."""
+        argv = [sys.executable, "-m", "quorate", "worker", *([app] if app else [])]
+        argv += ["--nodes", self.urls, "--slots", str(slots), "--name", name, *flags]
+        child = Child(name, argv, self.folder, {**self._env, **(env or {})})
+        self.workers.append(child)
+        await child.start()
+
+        async def known() -> bool:
+            if not child.is_running:
+                raise RuntimeError(f"worker {name} ended: {child.log_text()[-2000:]}")
+            answer = await self.get("/v1/workers")
+            return any(item["name"] == name for item in answer["items"])
+
+        await self.until(known, f"worker {name} to register", 20.0)
+        return child
+
+    # -- talking to it ---------------------------------------------------------------------------
+
+    async def request(
+        self, method: str, path: str, node: NodeChild | None = None, **options: Any
+    ) -> tuple[int, Any]:
+        """Status and decoded JSON from one node (the first that runs, when none is named)."""
+        assert self._session is not None
+        target = node or next(n for n in self.nodes if n.is_running)
+        timeout = aiohttp.ClientTimeout(total=options.pop("timeout_s", 30.0))
+        async with self._session.request(
+            method, target.url + path, timeout=timeout, **options
+        ) as response:
+            body = await response.read()
+            is_json = "json" in response.content_type
+            return response.status, await response.json() if is_json else body.decode()
+
+    async def get(self, path: str, node: NodeChild | None = None) -> Any:
+        """The decoded answer, retried over all running nodes until one says 200."""
+        deadline = time.monotonic() + 20.0
+        problem: object = None
+        while time.monotonic() < deadline:
+            for target in [node] if node else [n for n in self.nodes if n.is_running]:
+                try:
+                    status, answer = await self.request("GET", path, target, timeout_s=5.0)
+                except (aiohttp.ClientError, TimeoutError) as error:
+                    problem = repr(error)
+                    continue
+                if status == 200:
+                    return answer
+                problem = (status, answer)
+            await asyncio.sleep(0.05)
+        raise RuntimeError(f"GET {path} did not answer 200: {problem}")
+
+    async def ready(self, timeout_s: float = 30.0) -> None:
+        """Wait until every running node is ready."""
+        for node in self.nodes:
+            if node.is_running:
+                await self.until(lambda node=node: self._is_ready(node), f"{node.name}", timeout_s)
+
+    async def _is_ready(self, node: NodeChild) -> bool:
+        if not node.is_running:
+            raise RuntimeError(f"{node.name} ended: {node.log_text()[-3000:]}")
+        try:
+            status, _ = await self.request("GET", "/readyz", node, timeout_s=2.0)
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+        return status == 200
+
+    async def leader(self, timeout_s: float = 20.0) -> NodeChild:
+        """The node that leads now, agreed by a node that runs."""
+        found: list[NodeChild] = []
+
+        async def known() -> bool:
+            for node in self.nodes:
+                if not node.is_running:
+                    continue
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                    _, status = await self.request("GET", "/v1/cluster", node, timeout_s=2.0)
+                    if status["role"] == "leader" and status.get("is_leader_ready"):
+                        found.append(node)
+                        return True
+            return False
+
+        await self.until(known, "a leader", timeout_s)
+        return found[0]
+
+    async def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> None:
+        """Poll an async condition of a real process. Raises TimeoutError naming `what`."""
+        deadline = time.monotonic() + timeout_s
+        while not await condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"waited {timeout_s:g} s in vain for {what}")
+            await asyncio.sleep(0.02)
