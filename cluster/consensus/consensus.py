@@ -1,7 +1,7 @@
 """The asyncio shell around one consensus node: files, sockets, timers, and the public interface.
 
-Start order matters: whatever can refuse (port, folder, journal, snapshots) is checked before the first
-byte on disk changes.
+Start order matters: whatever can refuse (port, folder, journal, snapshots) is checked before the
+first byte on disk changes.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Consensus:
         self._stopped = False
         self._jobs: set[asyncio.Future[None]] = set()
 
-    # Life ---------------------------------------------------------------------------------------------
+    # Life ----------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Recovers, listens and dials; ConsensusStartError says in one line why it cannot."""
@@ -111,9 +111,15 @@ class Consensus:
         keep = journal.trailing_index(applied, config.trailing_entries, config.trailing_bytes)
         journal.trim(keep)
         core = self._core = Core(
-            config, self._machine, journal, self._mesh, self._counters,
-            self._wake, self._tell_role, applied,
-        )  # fmt: skip
+            config=config,
+            machine=self._machine,
+            journal=journal,
+            network=self._mesh,
+            counters=self._counters,
+            wake=self._wake,
+            on_role=self._tell_role,
+            applied=applied,
+        )
         self._receiver = SnapshotReceiver(
             folder.snapshots, cluster_id, self._verify, core.snapshot_arrived
         )
@@ -143,7 +149,7 @@ class Consensus:
         self._release()
 
     def abort(self) -> None:
-        """Drops everything at once without flushing, as a crash would; for drills and fatal errors."""
+        """Drops everything at once without flushing, as a crash would."""
         if self._stopped or self._core is None:
             self._stopped = True
             return
@@ -170,11 +176,12 @@ class Consensus:
         if self._folder is not None:
             self._folder.close()
 
-    # Public state ---------------------------------------------------------------------------------------
+    # Public state --------------------------------------------------------------------------
 
     @property
     def role(self) -> Role:
-        return self._core.engine.role() if self._alive else Role.FOLLOWER
+        core = self._running
+        return core.engine.role() if core is not None else Role.FOLLOWER
 
     @property
     def term(self) -> int:
@@ -182,7 +189,8 @@ class Consensus:
 
     @property
     def leader_id(self) -> str | None:
-        return self._core.engine.leader() if self._alive else None
+        core = self._running
+        return core.engine.leader() if core is not None else None
 
     @property
     def commit_index(self) -> int:
@@ -195,7 +203,8 @@ class Consensus:
     @property
     def is_leader_ready(self) -> bool:
         """This node leads and has applied an entry of its own term: its state is up to date."""
-        return self._alive and self._core.is_leader_ready()
+        core = self._running
+        return core is not None and core.is_leader_ready()
 
     def peers(self) -> list[PeerStatus]:
         if self._core is None or self._mesh is None:
@@ -236,10 +245,14 @@ class Consensus:
             **self._counters.view(),
         }
 
-    # Work -----------------------------------------------------------------------------------------------
+    # Work ----------------------------------------------------------------------------------
 
     def propose(self, entry: bytes, callback: ProposalCallback) -> None:
-        """Adds an entry to the log if this node leads; `callback(outcome, result)` comes once, later."""
+        """Adds an entry to the log if this node leads; `callback(outcome, result)` comes later.
+
+        Called exactly once, from the loop, never from inside of this call. `result` is what the
+        machine returned (or the exception it raised against its contract), else the reason as text.
+        """
         if self._core is None or self._loop is None:
             raise ConsensusError("propose() before start()")
         self._core.propose(entry, callback)
@@ -247,26 +260,30 @@ class Consensus:
             self._loop.call_soon(self._core.proposals.call_back)
 
     async def transfer_leadership(self, target: str | None, timeout_ms: int) -> str:
-        """Hands leadership to `target` (or the follower that is furthest) and returns the new leader.
+        """Hands leadership to `target` (or the follower that is furthest); returns the new leader.
 
         Raises TransferError when this node does not lead, the target cannot take over in time, or
         nobody is connected; then this node goes on leading and taking proposals.
         """
-        if not self._alive:
+        core = self._running
+        if core is None:
             raise TransferError("this node is not running")
-        return await transfer_leadership(self._core, self._wake, target, timeout_ms)
+        return await transfer_leadership(core, self._wake, target, timeout_ms)
 
     async def snapshot_now(self) -> int:
-        """Writes a snapshot of the applied state and returns its index; SnapshotError says why not."""
+        """Writes a snapshot of the applied state and returns its index.
+
+        Raises SnapshotError with what went wrong; the log is then kept as it is.
+        """
         if self._snapshotter is None:
             raise ConsensusError("snapshot_now() before start()")
         return await self._snapshotter.take()
 
-    # Plumbing -------------------------------------------------------------------------------------------
+    # Plumbing ------------------------------------------------------------------------------
 
     @property
-    def _alive(self) -> bool:
-        return self._core is not None and not self._stopped
+    def _running(self) -> Core | None:
+        return None if self._stopped else self._core
 
     def _wake(self) -> None:
         if not self._is_scheduled and self._loop is not None:

@@ -1,8 +1,8 @@
 """One consensus node without I/O of its own: everything that happens in one `run()`.
 
-The network, the disk, the clock and the scheduling are given, so the same code runs on asyncio and in
-a deterministic simulation. Order in `run()`: deliver what arrived, take proposals, start the disk, send,
-let the engine commit and apply, tell. Nothing may raise out of it but through `on_fatal`.
+The network, the disk, the clock and the scheduling are given, so the same code runs on asyncio and
+in a deterministic simulation. Order in `run()`: deliver what arrived, take proposals, start the
+disk, send, let the engine commit and apply, tell. Nothing leaves it but through `on_fatal`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from .interface import (
 from .journal import NO_OP, Journal
 from .mesh import Connected, Disconnected, Event, Network, Received
 from .outbox import Outbox
+from .parts import Parts
 from .pin import now
 from .proposals import Proposals
 from .replicator import Replicator
@@ -61,6 +62,7 @@ class Core:
 
     def __init__(
         self,
+        *,
         config: ConsensusConfig,
         machine: ReplicatedMachine,
         journal: Journal,
@@ -86,9 +88,9 @@ class Core:
         self.engine = Engine(config, journal, self, applied)
         self.outbox = Outbox(network, journal, self.guards)
         self.proposals = Proposals(config, self.guards, counters)
-        parts = (config, self.engine, journal, network, self.outbox, self.guards, counters)
-        self.election = Election(*parts)
-        self.replicator = Replicator(*parts)
+        parts = Parts(config, self.engine, journal, network, self.outbox, self.guards, counters)
+        self.election = Election(parts)
+        self.replicator = Replicator(parts)
         self.acceptor = Acceptor(
             self.engine, journal, self.outbox, self.election, self.guards, counters
         )
@@ -96,7 +98,7 @@ class Core:
         if not config.peers:
             self.engine.set_deadline(0.0)  # nobody to wait for
 
-    # The one loop --------------------------------------------------------------------------------------
+    # The one loop --------------------------------------------------------------------------
 
     def run(self) -> None:
         if self.halted:
@@ -151,7 +153,7 @@ class Core:
         self.proposals.submit(entry, callback, refusal)
         self._wake()
 
-    # State --------------------------------------------------------------------------------------------
+    # State ---------------------------------------------------------------------------------
 
     def is_leader_ready(self) -> bool:
         engine = self.engine
@@ -186,7 +188,7 @@ class Core:
             if self.config.on_leader_ready is not None:
                 self.config.on_leader_ready(state[1])
 
-    # Events -------------------------------------------------------------------------------------------
+    # Events --------------------------------------------------------------------------------
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Received):
@@ -230,7 +232,7 @@ class Core:
             case _:
                 self.counters.dropped["unexpected_message"] += 1
 
-    # Hooks of the engine ------------------------------------------------------------------------------
+    # Hooks of the engine -------------------------------------------------------------------
 
     def engine_sends(self, peer: str, message: dict[str, Any]) -> None:
         kind, term = message["type"], message["term"]
@@ -299,7 +301,7 @@ class Core:
             logger.exception("the machine raised at entry %d", index)
             return error
 
-    # Snapshots ----------------------------------------------------------------------------------------
+    # Snapshots -----------------------------------------------------------------------------
 
     def snapshot_arrived(self, peer: str, arrived: Arrived) -> None:
         if self.halted or self.installer is None:

@@ -1,8 +1,8 @@
 """The one thread that touches the journal's files: gather, write, fdatasync, report.
 
-While one batch is on its way to the platter the next one gathers, so an idle disk adds no delay and a
-busy one shares each fsync (group commit). It knows nothing of terms or guards. Any error is final:
-after a failed fsync the page cache may lie, so nothing is ever retried.
+While one batch is on its way to the platter the next one gathers, so an idle disk adds no delay and
+a busy one shares each fsync (group commit). It knows nothing of terms or guards. Any error is
+final: after a failed fsync the page cache may lie, so nothing is ever retried.
 """
 
 from __future__ import annotations

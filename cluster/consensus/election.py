@@ -1,44 +1,30 @@
 """When to campaign and whom to let campaign: pre-vote, stickiness, transfer, disconnect hint.
 
-The engine counts votes and wins elections; this file only opens and shuts its doors. Raft thesis 4.2.3
-and 9.6; a reply carries the voter's term and a higher one is adopted, else a node with a higher term
-and a shorter log is locked out for ever (etcd #8243, #8501).
+The engine counts votes and wins elections; this file only opens and shuts its doors. Raft thesis
+4.2.3 and 9.6; a reply carries the voter's term and a higher one is adopted, else a node with a
+higher term and a shorter log is locked out for ever (etcd #8243, #8501).
 """
 
 from __future__ import annotations
 
 import math
 
-from .counters import Counters
-from .engine import Engine
-from .guards import Guards, log_is_current, majority
-from .interface import ConsensusConfig
-from .journal import Journal
-from .mesh import Network
-from .outbox import Outbox
+from .guards import log_is_current, majority
+from .parts import Parts
 from .pin import now, uniform
 from .wire import HigherTerm, PreVote, PreVoteReply, RequestVote, TimeoutNow, VoteReply
 
 
 class Election:
-    def __init__(
-        self,
-        config: ConsensusConfig,
-        engine: Engine,
-        journal: Journal,
-        network: Network,
-        outbox: Outbox,
-        guards: Guards,
-        counters: Counters,
-    ) -> None:
-        self._config = config
-        self._engine = engine
-        self._journal = journal
-        self._network = network
-        self._outbox = outbox
-        self._guards = guards
-        self._counters = counters
-        self._quorum = majority(len(config.peers) + 1)
+    def __init__(self, parts: Parts) -> None:
+        self._config = parts.config
+        self._engine = parts.engine
+        self._journal = parts.journal
+        self._network = parts.network
+        self._outbox = parts.outbox
+        self._guards = parts.guards
+        self._counters = parts.counters
+        self._quorum = majority(len(self._config.peers) + 1)
         self._last_heard = -math.inf
         self._round = 0
         self._granted: set[str] = set()
@@ -47,7 +33,7 @@ class Election:
         self._is_transfer = False  # the running campaign says so in its requests
         self._votes: set[tuple[int, str]] = set()
 
-    # What the driver tells ---------------------------------------------------------------------------
+    # What the driver tells -----------------------------------------------------------------
 
     def heard_leader(self) -> None:
         """A valid append of this term's leader: no reason to campaign."""
@@ -99,7 +85,7 @@ class Election:
         heard = sum(now() - engine.heard_from(peer) < window for peer in self._config.peers)
         return heard + 1 >= self._quorum
 
-    # Pre-vote -----------------------------------------------------------------------------------------
+    # Pre-vote ----------------------------------------------------------------------------
 
     def _ask_around(self) -> None:
         self._round += 1
@@ -137,7 +123,7 @@ class Election:
             self._won = True
             engine.set_deadline(0.0)
 
-    # Votes --------------------------------------------------------------------------------------------
+    # Votes ---------------------------------------------------------------------------------
 
     def request(self, term: int, last_index: int, last_term: int) -> RequestVote:
         """The engine campaigns: what goes out in its name."""

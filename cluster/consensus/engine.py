@@ -1,8 +1,8 @@
 """pysyncobj with its doors replaced: messages, log, apply and timers go through our own parts.
 
-The engine still owns roles, votes, follower appends and commit counting. Overrides are possible because
-`self.__x()` inside SyncObj is `self._SyncObj__x()`; `pin` makes sure that these names exist. This
-file decides nothing: every override forwards to `Hooks`.
+The engine still owns roles, votes, follower appends and commit counting. Overrides are possible
+because `self.__x()` inside SyncObj is `self._SyncObj__x()`; `pin` makes sure that these names
+exist. This file decides nothing: every override forwards to `Hooks`.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Engine(SyncObj):  # type: ignore[misc]
         self._SyncObj__raftLastApplied = applied
         self._SyncObj__raftCommitIndex = applied
 
-    # Typed state -------------------------------------------------------------------------------------
+    # Typed state ---------------------------------------------------------------------------
 
     def role(self) -> Role:
         return _ROLES[self._SyncObj__raftState]
@@ -169,7 +169,7 @@ class Engine(SyncObj):  # type: ignore[misc]
         delay = uniform(config.election_min_ms, config.election_max_ms) / 1000
         self.set_deadline(now() + delay)
 
-    # Steps -------------------------------------------------------------------------------------------
+    # Steps ---------------------------------------------------------------------------------
 
     def deliver(self, peer: str, message: dict[str, Any]) -> None:
         """Hands a message that passed the guards to the engine."""
@@ -197,19 +197,20 @@ class Engine(SyncObj):  # type: ignore[misc]
     def tick(self) -> None:
         self.doTick(0.0)
 
-    # Overrides ---------------------------------------------------------------------------------------
+    # Overrides -----------------------------------------------------------------------------
 
     def _onTick(self, timeToWait: float = 0.0) -> None:
         self._hooks.before_tick()
         super()._onTick(timeToWait)
 
     def _SyncObj__setState(self, new: int) -> None:
-        old = self._SyncObj__raftState
-        self._SyncObj__raftState = new
+        state: dict[str, Any] = self.__dict__
+        old = int(state["_SyncObj__raftState"])
+        state["_SyncObj__raftState"] = new
         if old == new:
             return
         if old == 2:
-            self.rearm()  # a deposed leader's deadline is long past: do not campaign on the next tick
+            self.rearm()  # a deposed leader's deadline is long past: no campaign on the next tick
         self._hooks.role_changes(_ROLES[old], _ROLES[new])
 
     def _SyncObj__sendAppendEntries(self) -> None:

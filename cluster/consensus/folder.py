@@ -1,7 +1,7 @@
 """Owns the data folder: one process at a time, one node, one cluster.
 
-The cluster id is derived from the member list and the secret, so no first start has to agree on one;
-a folder that was made for other members, another node or another secret is refused untouched.
+The cluster id is derived from the member list and the secret, so no first start has to agree on
+one; a folder that was made for other members, another node or another secret is refused untouched.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 @functools.lru_cache(maxsize=8)
 def cluster_key(secret: str | None, members: tuple[str, ...]) -> bytes:
-    """32 bytes that prove the secret; scrypt, because what is derived from it is told to strangers."""
+    """32 bytes that prove the secret; scrypt, as strangers are told what is derived from it."""
     salt = b"quorate cluster\n" + "\n".join(sorted(members)).encode()
     if secret is None:
         return hashlib.sha256(b"no secret\n" + salt).digest()
@@ -58,7 +58,7 @@ class DataFolder:
         self._lock = -1
 
     def open(self) -> None:
-        """Locks the folder and checks whose it is; ConsensusStartError names the folder and the fix."""
+        """Locks the folder and checks whose it is; ConsensusStartError names folder and fix."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.root / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
@@ -117,8 +117,8 @@ class DataFolder:
             raise ConsensusStartError(f"{path} is unreadable ({error}); restore it") from error
         if identity.format != FORMAT:
             raise ConsensusStartError(
-                f"{path} has format {identity.format}, this release reads {FORMAT}; use the release "
-                "that wrote it"
+                f"{path} has format {identity.format}, this release reads {FORMAT}; use the "
+                "release that wrote it"
             )
         if identity.node_id != self._node_id:
             raise ConsensusStartError(

@@ -1,7 +1,7 @@
 """The rules that make the pinned engine safe, as small functions that decide and never act.
 
-Each closes one verified defect of pysyncobj 0.3.17 (the letters are those of the decision record) and
-has a name by which tests can switch it off, to prove that the tests would notice.
+Each closes one verified defect of pysyncobj 0.3.17 (the letters are those of the decision record)
+and has a name by which tests can switch it off, to prove that the tests would notice.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .wire import Append
 
 GUARDS = {
     "a1_chunk_commit": "a snapshot chunk never moves the commit index",
-    "a2_keep_matching": "an append cuts the log only at a real conflict, never below the commit index",
+    "a2_keep_matching": "an append cuts the log only at a conflict, never below the commit index",
     "a3_no_rewind": "an ack never moves nextIndex back; a stale reset is ignored",
     "a4_ack_term": "an ack of another term is dropped",
     "a5_snapshot_age": "a snapshot at or below the commit index is never installed",
@@ -60,7 +60,7 @@ class LogView(Protocol):
 class AppendPlan:
     """What to hand to the engine and what to answer.
 
-    `matched` is the highest index known to equal the leader's; `reset_to` asks the leader to go back.
+    `matched` is the highest index known to equal the leader's; `reset_to` asks it to go back.
     """
 
     prev_index: int

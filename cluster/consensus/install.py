@@ -1,7 +1,7 @@
 """Installs a snapshot from the leader, and aligns log and snapshots when a node starts.
 
-A snapshot at or below the commit index is answered, never installed (A5); a log that already holds the
-snapshot's last entry keeps what follows it (Raft 7); any other log is replaced as a whole.
+A snapshot at or below the commit index is answered, never installed (A5); a log that already holds
+the snapshot's last entry keeps what follows it (Raft 7); any other log is replaced as a whole.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The log as the engine sees it: a list in memory, mirrored to the disk in one ordered stream.
 
-Every change gets a generation number; the disk reports generations back, and nothing that depends on
-a change may be said before its generation is durable. The engine can neither clear this journal nor
-compact it: both are steps of the snapshot code.
+Every change gets a generation number; the disk reports generations back, and nothing that depends
+on a change may be said before its generation is durable. The engine can neither clear this journal
+nor compact it: both are steps of the snapshot code.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
     def attach(self, disk: Disk) -> None:
         self._disk = disk
 
-    # What the engine reads -------------------------------------------------------------------
+    # What the engine reads -----------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self._log)
@@ -69,7 +69,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
     def setRaftCommitIndex(self, raft_commit_index: int) -> None:
         """Not stored: after a restart the quorum knows better than any hint."""
 
-    # What the engine and the snapshot code change ------------------------------------------------
+    # What the engine and the snapshot code change ------------------------------------------
 
     def add(self, command: bytes, idx: int, term: int) -> None:
         last = self._log[-1]
@@ -120,7 +120,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
     def _destroy(self) -> None:
         """Files are closed by whoever opened the disk."""
 
-    # Lookups ---------------------------------------------------------------------------------------
+    # Lookups -------------------------------------------------------------------------------
 
     @property
     def first_index(self) -> int:
@@ -161,7 +161,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
             index -= 1
         return index
 
-    # Durability --------------------------------------------------------------------------------------
+    # Durability ----------------------------------------------------------------------------
 
     def kick(self) -> None:
         """Hands what has gathered to the disk."""

@@ -1,7 +1,7 @@
 """One TCP connection to another member: handshake, frames, nothing about Raft.
 
-A link lives through greeting -> hello -> up -> closed and never goes back; a new connection is a new
-link with a higher epoch, so a frame of an old one can be told apart.
+A link lives through greeting -> hello -> up -> closed and never goes back; a new connection is a
+new link with a higher epoch, so a frame of an old one can be told apart.
 """
 
 from __future__ import annotations

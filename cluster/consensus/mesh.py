@@ -1,7 +1,7 @@
 """The connections to all other members, and what arrives over them, in order, as events.
 
 Both sides dial, so a link comes back as soon as either notices; of two links the one dialed by the
-smaller node id stays. It carries messages and keeps links alive; what they mean is not its business.
+smaller node id stays. It carries messages and keeps links alive; their meaning is not its business.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Mesh:
         self.clock = now
         self.inbox: deque[Event] = deque()
 
-    # Life ------------------------------------------------------------------------------------------
+    # Life ----------------------------------------------------------------------------------
 
     def bind(self) -> None:
         """Takes the port without accepting yet; ConsensusStartError names the port and the fix."""
@@ -163,7 +163,7 @@ class Mesh:
         for link in [*self._links.values(), *self._strangers]:
             link.close("")
 
-    # Network -----------------------------------------------------------------------------------------
+    # Network -------------------------------------------------------------------------------
 
     def send(self, peer: str, message: Message, blob: Blob = EMPTY) -> bool:
         link = self._links.get(peer)
@@ -189,7 +189,7 @@ class Mesh:
         link = self._links.get(peer)
         return None if link is None else round((self.clock() - link.last_read) * 1000, 1)
 
-    # Called by links -----------------------------------------------------------------------------------
+    # Called by links -----------------------------------------------------------------------
 
     def admit(self, link: Link) -> bool:
         if self._closing or len(self._strangers) >= STRANGERS_MAX:
@@ -250,7 +250,7 @@ class Mesh:
             self.inbox.append(Received(link.peer, link.epoch, message, blob))
             self.wake()
 
-    # Tasks ---------------------------------------------------------------------------------------------
+    # Tasks ---------------------------------------------------------------------------------
 
     async def _keep_dialed(self, peer: str) -> None:
         """Dials whenever there is no link; the larger id hangs back a little to avoid two links."""

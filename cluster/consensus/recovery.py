@@ -139,7 +139,10 @@ def _read_batches(found: Recovered, segment: Segment, data: bytes, nonce: bytes)
             raise corrupt(segment.path, offset, f"batch {found.next_batch} is missing")
         try:
             for kind, a, b, payload in records.records_in(body):
-                _replay(found, segment, kind, a, b, payload, opening=is_first)
+                if kind == records.BASE and is_first:
+                    _begin_segment(found, segment, a, b)
+                else:
+                    _replay(found, kind, a, b, payload)
         except ValueError as error:
             raise corrupt(segment.path, offset, str(error)) from error
         found.next_batch = sequence + 1
@@ -148,9 +151,7 @@ def _read_batches(found: Recovered, segment: Segment, data: bytes, nonce: bytes)
     return offset
 
 
-def _replay(
-    found: Recovered, segment: Segment, kind: int, a: int, b: int, payload: bytes, *, opening: bool
-) -> None:
+def _replay(found: Recovered, kind: int, a: int, b: int, payload: bytes) -> None:
     if kind == records.ENTRY:
         if a != found.last_index + 1 or b < found.last_term:
             raise ValueError(f"entry {a} of term {b} does not follow {found.last_index}")
@@ -164,8 +165,6 @@ def _replay(
     elif kind == records.RESET:
         found.entries.clear()
         found.base_index, found.base_term = a, b
-    elif kind == records.BASE and opening:
-        _begin_segment(found, segment, a, b)
     else:
         raise ValueError(f"a record of unknown kind {kind}")
 

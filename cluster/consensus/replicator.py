@@ -1,8 +1,8 @@
 """The leader's side of replication: windowed sending, shared encoding, honest acknowledgements.
 
-Replaces the library's sender, which rewinds on every ack (A3), resends without bound and encodes each
-batch once per follower. An ack is believed only if it is of this term (A4), and the engine hears of
-it only up to what the leader's own disk holds (A9).
+Replaces the library's sender, which rewinds on every ack (A3), resends without bound and encodes
+each batch once per follower. An ack is believed only if it is of this term (A4), and the engine
+hears of it only up to what the leader's own disk holds (A9).
 """
 
 from __future__ import annotations
@@ -10,13 +10,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from .counters import Counters
-from .engine import Engine
-from .guards import Guards
-from .interface import ConsensusConfig
-from .journal import Journal
-from .mesh import Network
-from .outbox import Outbox
+from .parts import Parts
 from .snapsend import SnapshotSender
 from .wire import EMPTY, Append, AppendReply, Blob, SnapshotReply, encode_entries
 
@@ -52,29 +46,20 @@ class Progress:
 
 
 class Replicator:
-    def __init__(
-        self,
-        config: ConsensusConfig,
-        engine: Engine,
-        journal: Journal,
-        network: Network,
-        outbox: Outbox,
-        guards: Guards,
-        counters: Counters,
-    ) -> None:
-        self._config = config
-        self._engine = engine
-        self._journal = journal
-        self._network = network
-        self._outbox = outbox
-        self._guards = guards
-        self._counters = counters
+    def __init__(self, parts: Parts) -> None:
+        self._config = parts.config
+        self._engine = parts.engine
+        self._journal = parts.journal
+        self._network = parts.network
+        self._outbox = parts.outbox
+        self._guards = parts.guards
+        self._counters = parts.counters
         self._progress: dict[str, Progress] = {}
         self._encoded: dict[int, tuple[int, bool, Blob]] = {}  # first -> (last, is full, blob)
         self.open_sender: type[SnapshotSender] = SnapshotSender
-        self.snapshot_folder = config.data_dir
+        self.snapshot_folder = parts.config.data_dir
 
-    # Life of a leadership ----------------------------------------------------------------------------
+    # Life of a leadership ------------------------------------------------------------------
 
     def begin(self) -> None:
         self.end()
@@ -106,7 +91,7 @@ class Replicator:
         found = [p.sender.index for p in self._progress.values() if p.sender is not None]
         return min(found) if found else None
 
-    # Sending -----------------------------------------------------------------------------------------
+    # Sending -------------------------------------------------------------------------------
 
     def send(self, *, heartbeat: bool, announce: bool = False) -> None:
         """New entries to everybody; else a heartbeat, or the commit index if that is news."""
@@ -172,7 +157,7 @@ class Replicator:
         self._encoded[first] = (last, last < journal.last_index, blob)
         return last, blob
 
-    # Answers -----------------------------------------------------------------------------------------
+    # Answers -------------------------------------------------------------------------------
 
     def on_reply(self, peer: str, message: AppendReply) -> None:
         engine = self._engine
@@ -245,7 +230,7 @@ class Replicator:
             },
         )
 
-    # Snapshots ---------------------------------------------------------------------------------------
+    # Snapshots -----------------------------------------------------------------------------
 
     def _send_snapshot(self, peer: str, progress: Progress, *, heartbeat: bool) -> None:
         if progress.sender is None:

@@ -57,6 +57,7 @@ def list_snapshots(folder: Path) -> list[SnapshotFile]:
 
 def write_content(
     file: BinaryIO,
+    *,
     cluster: bytes,
     index: int,
     term: int,

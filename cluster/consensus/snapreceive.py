@@ -1,4 +1,4 @@
-"""Takes in a streamed snapshot: chunk by chunk into a temporary file, verified before anything uses it.
+"""Takes in a streamed snapshot: chunk by chunk into a temporary file, verified before its use.
 
 A chunk that does not continue what is there is answered with the place to go on from, so loss,
 repetition and reordering all end in the same bytes. Verification and fsync run outside of the loop.

@@ -1,8 +1,8 @@
 """Streams a snapshot file to one follower in chunks that name their place.
 
-The receiver says how far it is; the sender goes on from there, a few chunks ahead, so a lost connection
-costs nothing but the chunks in flight. The open file stays readable even when a newer snapshot has
-replaced it.
+The receiver says how far it is; the sender goes on from there, a few chunks ahead, so a lost
+connection costs nothing but the chunks in flight. The open file stays readable even when a newer
+snapshot has replaced it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Writes snapshots of the applied state without stopping the node: a forked child encodes it.
 
-The child sees the state frozen at the fork, writes, syncs and exits; only then does the parent name the
-file, wait for the machine's own history to be safe and let go of the log behind it.
+The child sees the state frozen at the fork, writes, syncs and exits; only then does the parent name
+the file, wait for the machine's own history to be safe and let go of the log behind it.
 """
 
 from __future__ import annotations
@@ -141,10 +141,10 @@ class Snapshotter:
         with path.open("wb", buffering=1 << 20) as file:
             write_content(
                 file,
-                self._cluster_id,
-                index,
-                term,
-                self._machine.snapshot(),
+                cluster=self._cluster_id,
+                index=index,
+                term=term,
+                chunks=self._machine.snapshot(),
                 keep_going=lambda: os.getppid() == parent,
             )
             file.flush()
@@ -169,7 +169,7 @@ class Snapshotter:
 
 
 def run_child(work: Callable[[], None], error_pipe: int) -> None:
-    """Runs `work` in a forked child and ends the process; never returns into the parent's code (B11).
+    """Runs `work` in a forked child and ends it; never returns into the parent's code (B11).
 
     Everything inherited is closed first: the child must not keep the port or the folder's lock when
     the parent dies.

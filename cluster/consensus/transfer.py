@@ -1,7 +1,7 @@
-"""Hands leadership over: stop the intake, let the target catch up, tell it to campaign (thesis 3.10).
+"""Hands leadership over: stop the intake, let the target catch up, tell it to campaign.
 
-The library refuses unless the target happens to be level at that instant and reports success when it
-has only sent the request (C11); here success means that another node leads.
+Raft thesis 3.10. The library refuses unless the target happens to be level at that instant and
+reports success when it has only sent the request (C11); here success means that another node leads.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ async def transfer_leadership(
         async with asyncio.timeout(timeout_ms / 1000):
             await _catch_up(core, target)
             core.outbox.send(target, TimeoutNow(core.engine.term()))
-            while core.engine.is_leader() or core.engine.leader() is None:
-                await asyncio.sleep(POLL_S)
+            await _until(lambda: not core.engine.is_leader() and core.engine.leader() is not None)
     except TimeoutError as error:
         raise TransferError(f"{target} did not take over within {timeout_ms} ms") from error
     finally:
@@ -55,7 +54,15 @@ def choose(core: Core, target: str | None) -> str:
 
 
 async def _catch_up(core: Core, target: str) -> None:
-    while core.replicator.acked(target) < core.journal.last_index:
+    def level() -> bool:
         if not core.engine.is_leader():
             raise TransferError("leadership was lost")
+        return core.replicator.acked(target) >= core.journal.last_index
+
+    await _until(level)
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    """Looks every few ms: a transfer is rare, and the driver needs no hook for it this way."""
+    while not condition():  # noqa: ASYNC110
         await asyncio.sleep(POLL_S)

@@ -1,8 +1,8 @@
 """The messages that members exchange and the frames that carry them.
 
-A frame is lengths and CRCs, a MessagePack head (one of the types below, nothing else is accepted) and
-an opaque blob. The blob of an append is encoded once and shared by all followers. Nothing here opens
-a socket.
+A frame is lengths and CRCs, a MessagePack head (one of the types below, nothing else is accepted)
+and an opaque blob. The blob of an append is encoded once and shared by all followers. Nothing here
+opens a socket.
 """
 
 from __future__ import annotations
