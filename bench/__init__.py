@@ -1,1 +1,1 @@
-"""Whole-system benchmarks: real processes, real sockets, outcomes checked. `python -m bench --help`."""
+"""Whole-system benchmarks: real processes, real sockets, outcomes checked."""

@@ -227,11 +227,7 @@ class Node:
     async def ready(self, timeout_s: float = 30.0) -> None:
         """Wait until a leader is known and this node has caught up. Raises TimeoutError."""
         async with asyncio.timeout(timeout_s):
-            while not (
-                self.raft.caught_up
-                and (self.raft.is_leader or self.raft.leader_id != self.raft.node_id)
-            ):
-                await asyncio.sleep(0.01)
+            await self.raft.joined()
 
     async def drain(self) -> None:
         """Stop being ready and hand leadership over, if somebody can take it."""

@@ -24,6 +24,8 @@ from cluster.machine.state import State
 
 log = logging.getLogger("quorate.raft")
 
+JOIN_POLL_S = 0.01
+
 EffectsListener = Callable[[Effects, int], None]
 BatchCallback = Callable[[Outcome, Any], None]
 _encode = msgspec.msgpack.Encoder().encode
@@ -71,7 +73,7 @@ class RaftState:
     # -- what consensus calls --------------------------------------------------------------------
 
     def apply(self, entry: bytes, index: int) -> object:
-        """Book one committed entry. Never raises: a poisoned entry is refused on every node alike."""
+        """Book one committed entry. Never raises: every node refuses a poisoned one alike."""
         try:
             batch = decode_batch(entry)
         except msgspec.MsgspecError:
@@ -188,6 +190,11 @@ class RaftState:
         except TimeoutError:
             return False
         return True
+
+    async def joined(self) -> None:
+        """Wait until a leader is known, has opened its epoch, and this replica has caught up."""
+        while not (self.caught_up and (self.is_leader or self.leader_id != self.node_id)):
+            await asyncio.sleep(JOIN_POLL_S)  # noqa: ASYNC110  (start-up only, many conditions)
 
     async def transfer(self, target: str | None, timeout_ms: int = 5_000) -> str:
         """Hand leadership over; returns the new leader's id. Raises TransferError."""

@@ -1,1 +1,1 @@
-"""One file per row of the target table; each has `async def measure(scale, folder) -> list[Result]`."""
+"""One file per row of the target table; each has `measure(scale, folder) -> list[Result]`."""

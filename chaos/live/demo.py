@@ -6,6 +6,7 @@ Each act prints what it proves. The exit code is 0 only if every check held.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import shutil
 import sys
@@ -13,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +247,7 @@ class Demo:
         ]
         step_ms = 2_000 if schedule_id == "every-2s" else 60_000
         nominal.sort()
-        even = all(b - a == step_ms for a, b in zip(nominal, nominal[1:], strict=False))
+        even = all(b - a == step_ms for a, b in pairwise(nominal))
         self.story.tell(f"{schedule_id}: {len(nominal)} occurrences")
         self.story.check(
             len(nominal) == schedule.run_count, f"{schedule_id}: one job an occurrence"
@@ -263,10 +265,8 @@ class Demo:
                 digests[node.name] = (status["applied_index"], status["digest"])
             return len(set(digests.values())) == 1
 
-        try:
+        with contextlib.suppress(TimeoutError):
             await self.cluster.until(equal, "equal digests", 20)
-        except TimeoutError:
-            pass
         self.story.tell(f"log position and digest by node: {digests}")
         self.story.check(len(set(digests.values())) == 1, "all three replicas are equal")
 

@@ -168,7 +168,7 @@ class WorkerDesk:
         return await self._settle(CompleteJobs(worker_id, job_ids, attempts, outputs, logs))
 
     async def fail(self, worker_id: int, errors: Sequence[AttemptError]) -> list[int]:
-        """Book failures with the decision when, or whether, each is retried; returns the refused."""
+        """Book failures and decide when, if at all, each is retried; returns the refused ids."""
         now_ms = self._now_ms()
         failures = [self._decide(error, now_ms) for error in errors]
         return await self._settle(FailJobs(worker_id, failures))

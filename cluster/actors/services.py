@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
-from cluster.clock import Clock
-from cluster.history import History
-from cluster.settings import Settings
-
 if TYPE_CHECKING:
     from cluster.actors.desk import WorkerDesk
     from cluster.actors.live import LiveBoard
     from cluster.actors.proposer import Proposer
     from cluster.actors.waiters import Waiters
+    from cluster.clock import Clock
+    from cluster.history import History
     from cluster.projections.metrics import Metrics
     from cluster.raft_state import RaftState
+    from cluster.settings import Settings
 
 
 class NotLeader(Exception):

@@ -34,7 +34,9 @@ class Session:
         self._lanes: list[Lane] = []
         self._lanes_version = -1
 
-    def lanes(self, ready: ReadyQueues, queues: tuple[str, ...], tasks: tuple[str, ...]) -> list[Lane]:
+    def lanes(
+        self, ready: ReadyQueues, queues: tuple[str, ...], tasks: tuple[str, ...]
+    ) -> list[Lane]:
         """The lanes this worker serves; looked up again only when a new lane appeared."""
         if self._lanes_version != ready.version:
             self._lanes = ready.lanes_of(queues, tasks)
