@@ -1,0 +1,1 @@
+"""Real processes: few, slow, and judged by their outcome."""

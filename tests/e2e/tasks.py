@@ -1,0 +1,32 @@
+"""Tasks of the end-to-end tests; executions are written to a file, one line each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from quorate import Context, Scheduler
+
+app = Scheduler()
+
+
+def record(line: str) -> None:
+    """Appends with one write, so that workers do not mix their lines."""
+    folder = os.environ.get("E2E_FOLDER")
+    if folder:
+        with Path(folder, "executions").open("a") as file:
+            file.write(line + "\n")
+
+
+@app.task()
+async def quick(payload: str, ctx: Context) -> str:
+    record(f"{ctx.job_id} {ctx.attempt}")
+    return payload
+
+
+@app.task(max_retries=3)
+async def slow(seconds: float, ctx: Context) -> int:
+    record(f"{ctx.job_id} {ctx.attempt}")
+    await asyncio.sleep(seconds)
+    return ctx.attempt
