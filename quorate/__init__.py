@@ -1,0 +1,134 @@
+"""Quorate: submit jobs to a cluster and run them, from Python.
+
+>>> app = Scheduler("http://127.0.0.1:8001")
+>>> @app.task(queue="mail", timeout=30)
+... async def send(message: str, ctx: Context) -> int: ...
+
+Names are loaded at first use, so that a small script does not pay for what it does not touch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .app import Scheduler
+    from .client import Client
+    from .context import Context, current
+    from .errors import (
+        BatchRefused,
+        Conflict,
+        JobCancelled,
+        JobFailed,
+        JobSkipped,
+        NonRetryable,
+        NotFound,
+        OutcomeUnknown,
+        PayloadInvalid,
+        PayloadTooLarge,
+        QueueFull,
+        QuorateError,
+        ResultTimeout,
+        StaleAttempt,
+        TaskDefinitionError,
+        Unavailable,
+        ValidationError,
+        WorkerRefused,
+    )
+    from .handle import Handle
+    from .requests import JobRequest, Retry
+    from .sync import SyncClient
+    from .tasks import Task
+    from .views import JobView, Page, ScheduleView, WorkerView
+    from .worker import Worker
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Scheduler": "app",
+    "Client": "client",
+    "Context": "context",
+    "current": "context",
+    "Handle": "handle",
+    "JobRequest": "requests",
+    "Retry": "requests",
+    "SyncClient": "sync",
+    "Task": "tasks",
+    "JobView": "views",
+    "Page": "views",
+    "ScheduleView": "views",
+    "WorkerView": "views",
+    "Worker": "worker",
+}
+_ERRORS = (
+    "BatchRefused",
+    "Conflict",
+    "JobCancelled",
+    "JobFailed",
+    "JobSkipped",
+    "NonRetryable",
+    "NotFound",
+    "OutcomeUnknown",
+    "PayloadInvalid",
+    "PayloadTooLarge",
+    "QueueFull",
+    "QuorateError",
+    "ResultTimeout",
+    "StaleAttempt",
+    "TaskDefinitionError",
+    "Unavailable",
+    "ValidationError",
+    "WorkerRefused",
+)
+_HOME.update(dict.fromkeys(_ERRORS, "errors"))
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'quorate' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])
+
+
+__all__ = [
+    "BatchRefused",
+    "Client",
+    "Conflict",
+    "Context",
+    "Handle",
+    "JobCancelled",
+    "JobFailed",
+    "JobRequest",
+    "JobSkipped",
+    "JobView",
+    "NonRetryable",
+    "NotFound",
+    "OutcomeUnknown",
+    "Page",
+    "PayloadInvalid",
+    "PayloadTooLarge",
+    "QueueFull",
+    "QuorateError",
+    "ResultTimeout",
+    "Retry",
+    "ScheduleView",
+    "Scheduler",
+    "StaleAttempt",
+    "SyncClient",
+    "Task",
+    "TaskDefinitionError",
+    "Unavailable",
+    "ValidationError",
+    "Worker",
+    "WorkerRefused",
+    "WorkerView",
+    "__version__",
+    "current",
+]

@@ -1,0 +1,109 @@
+"""`quorate cluster|workers|stats`: the health of the whole."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from .options import Commands, leaf, noun, option, with_client
+from .output import print_done, print_item, print_json, print_rows, print_table, wants_json
+
+if TYPE_CHECKING:
+    from ..client import Client
+
+WORKER_COLUMNS = ("worker_id", "name", "status", "slots", "running", "queues", "last_seen_at")
+
+
+def add(commands: Commands) -> None:
+    """Declares the commands."""
+    verbs = noun(commands, "workers", "the registered workers")
+    leaf(verbs, "list", run_workers, "list workers")
+    drain = leaf(verbs, "drain", run_drain, "let a worker finish what it runs and leave")
+    drain.add_argument("id")
+    verbs = noun(commands, "cluster", "the nodes and their leader")
+    leaf(verbs, "status", run_status, "members, leader, term")
+    transfer = leaf(verbs, "transfer", run_transfer, "hand leadership to another node")
+    option(transfer, "--to", help="the node to lead; without it the most advanced follower")
+    leaf(commands, "stats", run_stats, "counts of jobs by status and queue")
+
+
+def _get(args: argparse.Namespace, path: str) -> Any:
+    return with_client(args, lambda client: client.transport.json("GET", path))
+
+
+def run_workers(args: argparse.Namespace) -> int:
+    """quorate workers list"""
+    items = _get(args, "/v1/workers")["items"]
+    if not wants_json(args):
+        items = [{**item, "running": _count(item.get("running"))} for item in items]
+    print_rows(args, items, WORKER_COLUMNS)
+    return 0
+
+
+def _count(running: Any) -> Any:
+    return len(running) if isinstance(running, list) else running
+
+
+def run_drain(args: argparse.Namespace) -> int:
+    """quorate workers drain"""
+    path = f"/v1/workers/{quote(args.id)}/drain"
+    answer = with_client(args, lambda client: client.transport.json("POST", path))
+    print_done(args, f"worker {args.id} finishes and leaves", answer or {"worker_id": args.id})
+    return 0
+
+
+def run_status(args: argparse.Namespace) -> int:
+    """quorate cluster status"""
+    view: Mapping[str, Any] = _get(args, "/v1/cluster")
+    if wants_json(args):
+        print_json(view)
+        return 0
+    nested = {name: value for name, value in view.items() if _is_table(value)}
+    print_item(args, {name: value for name, value in view.items() if name not in nested})
+    for name, items in nested.items():
+        print(f"\n{name}:")
+        columns = list(dict.fromkeys(key for item in items for key in item))
+        print_table(columns, [[_plain(item.get(c)) for c in columns] for item in items])
+    return 0
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(i, dict) for i in value)
+
+
+def _plain(value: Any) -> str:
+    return "-" if value is None else str(value)
+
+
+def run_transfer(args: argparse.Namespace) -> int:
+    """quorate cluster transfer"""
+
+    async def transfer(client: Client) -> dict[str, Any]:
+        return await client.transfer_leadership(args.to)
+
+    answer = with_client(args, transfer)
+    leader = answer.get("leader")
+    if isinstance(leader, Mapping):
+        leader = leader.get("id") or leader.get("http")
+    print_done(args, f"leader is {leader}" if leader else "leadership handed over", answer)
+    return 0
+
+
+def run_stats(args: argparse.Namespace) -> int:
+    """quorate stats"""
+    view: Mapping[str, Any] = _get(args, "/v1/stats")
+    if wants_json(args):
+        print_json(view)
+        return 0
+    by_status = view.get("jobs_by_status") or {}
+    queues = view.get("queues") or {}
+    rest = {k: v for k, v in view.items() if k not in ("jobs_by_status", "queues")}
+    print_item(args, {**rest, **{f"jobs {name}": count for name, count in by_status.items()}})
+    if isinstance(queues, Mapping) and queues:
+        print()
+        rows = [{"queue": name, **counts} for name, counts in queues.items()]
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        print_table(columns, [[_plain(row.get(c)) for c in columns] for row in rows])
+    return 0

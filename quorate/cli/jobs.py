@@ -1,0 +1,115 @@
+"""`quorate jobs ...`: look at jobs, cancel them, run them again."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from .options import Commands, leaf, noun, option, with_client
+from .output import print_done, print_item, print_rows, wants_json
+
+if TYPE_CHECKING:
+    from ..client import Client
+
+COLUMNS = ("job_id", "name", "queue", "status", "reason", "attempt", "created_at", "error_message")
+
+
+def add(commands: Commands) -> None:
+    """Declares the verbs."""
+    verbs = noun(commands, "jobs", "look at jobs, cancel them, run them again")
+    listing = leaf(verbs, "list", run_list, "list jobs")
+    for name in ("--status", "--queue", "--name", "--tag"):
+        option(listing, name, help="only these")
+    option(listing, "--limit", type=int, default=50, help="at most so many (50)")
+    for verb, run, text in (
+        ("show", run_show, "everything about one job"),
+        ("cancel", run_cancel, "cancel jobs; running ones are really stopped"),
+        ("retry", run_retry, "run finished jobs again"),
+        ("logs", run_logs, "the kept log of each attempt"),
+        ("timeline", run_timeline, "what happened to a job"),
+    ):
+        parser = leaf(verbs, verb, run, text)
+        many = verb in ("cancel", "retry")
+        parser.add_argument("ids" if many else "id", nargs="+" if many else None)
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """quorate jobs list"""
+    items = with_client(args, lambda client: _list(client, args))
+    print_rows(args, items, COLUMNS)
+    return 0
+
+
+async def _list(client: Client, args: argparse.Namespace) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = []
+    cursor: str | None = None
+    while len(items) < args.limit:
+        params = {
+            "status": args.status,
+            "queue": args.queue,
+            "name": args.name,
+            "tag": args.tag,
+            "limit": min(args.limit - len(items), 500),
+            "cursor": cursor,
+        }
+        page = await client.transport.json("GET", "/v1/jobs", params=params)
+        items += page["items"]
+        cursor = page.get("next_cursor")
+        if not cursor or not page["items"]:
+            break
+    return items[: args.limit]
+
+
+def _get(args: argparse.Namespace, path: str) -> Any:
+    return with_client(args, lambda client: client.transport.json("GET", path))
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """quorate jobs show"""
+    print_item(args, _get(args, f"/v1/jobs/{quote(args.id)}"))
+    return 0
+
+
+def run_logs(args: argparse.Namespace) -> int:
+    """quorate jobs logs"""
+    items = _get(args, f"/v1/jobs/{quote(args.id)}/logs")["items"]
+    if wants_json(args):
+        print_rows(args, items, ())
+        return 0
+    for item in items:
+        if len(items) > 1:
+            print(f"--- attempt {item.get('attempt')}")
+        print(item["text"])
+    return 0
+
+
+def run_timeline(args: argparse.Namespace) -> int:
+    """quorate jobs timeline"""
+    events = _get(args, f"/v1/jobs/{quote(args.id)}/timeline")["events"]
+    print_rows(args, events, ("at", "event", "attempt", "worker_id", "detail"))
+    return 0
+
+
+def run_cancel(args: argparse.Namespace) -> int:
+    """quorate jobs cancel"""
+    return _act(args, "cancel", "cancelled")
+
+
+def run_retry(args: argparse.Namespace) -> int:
+    """quorate jobs retry"""
+    return _act(args, "retry", "runs again:")
+
+
+def _act(args: argparse.Namespace, verb: str, past: str) -> int:
+    """Acts on one job after the other; the first failure ends it."""
+
+    async def act(client: Client) -> None:
+        for job_id in args.ids:
+            view = await client.transport.json(
+                "POST", f"/v1/jobs/{quote(job_id)}/{verb}", replayable=False
+            )
+            print_done(args, f"{past} job {view.get('job_id', job_id)}", view)
+
+    with_client(args, act)
+    return 0

@@ -1,0 +1,113 @@
+"""Command-line options that can also be environment variables, and what all commands share."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from ..client import Client
+
+T = TypeVar("T")
+TRUE_WORDS = ("1", "true", "yes", "on")
+
+
+class UsageError(Exception):
+    """The command line makes no sense; exit code 2."""
+
+
+class Commands(Protocol):
+    """What argparse's add_subparsers returns."""
+
+    def add_parser(self, name: str, **kwargs: Any) -> argparse.ArgumentParser: ...
+
+
+def variable(flag: str) -> str:
+    """--grace-seconds -> QUORATE_GRACE_SECONDS"""
+    return "QUORATE_" + flag.lstrip("-").replace("-", "_").upper()
+
+
+def option(parser: argparse.ArgumentParser, flag: str, **kwargs: Any) -> None:
+    """Adds a flag whose default comes from its variable; argparse converts and checks it alike."""
+    name = variable(flag)
+    value = os.environ.get(name)
+    if kwargs.get("action") == "store_true":
+        kwargs["default"] = (value or "").lower() in TRUE_WORDS
+    elif value:
+        kwargs["default"] = value.split(",") if kwargs.get("action") == "append" else value
+    kwargs["help"] = f"{kwargs.get('help', '')} [{name}]"
+    parser.add_argument(flag, **kwargs)
+
+
+def common_options(parser: argparse.ArgumentParser) -> None:
+    """--nodes, --json and --retry-seconds, allowed before and after the command."""
+    group = parser.add_argument_group("anywhere")
+    hidden = argparse.SUPPRESS  # a subparser's default must not overwrite what stood before it
+    group.add_argument(
+        "--nodes", default=hidden, help="node URLs, separated by commas [QUORATE_NODES]"
+    )
+    group.add_argument(
+        "--json",
+        action="store_true",
+        default=hidden,
+        help="JSON lines; the default when stdout is no terminal [QUORATE_JSON]",
+    )
+    group.add_argument(
+        "--retry-seconds",
+        type=float,
+        default=hidden,
+        help="how long to go on while no node can answer (10) [QUORATE_RETRY_SECONDS]",
+    )
+
+
+def leaf(
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], int | None], help: str
+) -> argparse.ArgumentParser:
+    """A command that does something."""
+    parser = commands.add_parser(name, help=help, description=help)
+    common_options(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def noun(commands: Commands, name: str, help: str) -> Commands:
+    """A group of verbs; alone it prints its help."""
+    parser = commands.add_parser(name, help=help, description=help)
+    parser.set_defaults(parser=parser)
+    verbs: Commands = parser.add_subparsers(title="verbs", metavar="VERB")
+    return verbs
+
+
+def with_client(args: argparse.Namespace, work: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
+    """Runs `work(client)` to its end."""
+    from ..client import Client
+
+    seconds = getattr(args, "retry_seconds", None)
+    if seconds is None:
+        try:
+            seconds = float(os.environ.get("QUORATE_RETRY_SECONDS") or 10)
+        except ValueError:
+            raise UsageError("QUORATE_RETRY_SECONDS must be a number of seconds") from None
+
+    async def main() -> T:
+        try:
+            client = Client(getattr(args, "nodes", None), retry_seconds=seconds)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        async with client:
+            return await work(client)
+
+    return asyncio.run(main())
+
+
+def json_value(text: str) -> Any:
+    """An argument that is JSON; UsageError says where it is not."""
+    import msgspec
+
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise UsageError(f"{text!r} is not JSON: {error}") from error

@@ -1,0 +1,136 @@
+"""Typed views of what the API answers. Unknown fields are ignored, so that an older client reads
+a newer server; every field but the identity has a default, so that the reverse holds too.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from .errors import QuorateError
+
+T = TypeVar("T")
+
+FINISHED = frozenset({"completed", "failed", "cancelled", "skipped"})
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """The latest report of a running job."""
+
+    fraction: float | None = None
+    message: str | None = None
+
+
+class JobView(msgspec.Struct, frozen=True, kw_only=True):
+    """A job at one moment. Times are UTC, durations seconds."""
+
+    job_id: str
+    name: str = ""
+    queue: str = "default"
+    priority: int = 5
+    status: str = "pending"
+    reason: str | None = None
+    attempt: int = 0
+    failures: int = 0
+    max_retries: int = 0
+    retry: dict[str, Any] | None = None
+    payload: Any = None
+    tags: list[str] | None = None
+    created_at: datetime | None = None
+    scheduled_at: datetime | None = None
+    next_run: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    worker_id: str | None = None
+    error_message: str | None = None
+    error_type: str | None = None
+    output: Any = None
+    unique_key: str | None = None
+    schedule_id: str | None = None
+    nominal_at: datetime | None = None
+    timeout_seconds: float | None = None
+    expires_at: datetime | None = None
+    total_timeout_seconds: float | None = None
+    progress: Progress | None = None
+    version: int | None = None
+
+    @property
+    def finished(self) -> bool:
+        """True once nothing will happen to this job any more."""
+        return self.status in FINISHED
+
+
+class ScheduleView(msgspec.Struct, frozen=True, kw_only=True):
+    """A recurring schedule."""
+
+    schedule_id: str
+    schedule: str | None = None
+    every_seconds: float | None = None
+    timezone: str = "UTC"
+    paused: bool = False
+    note: str | None = None
+    next_run: datetime | None = None
+    last_run: datetime | None = None
+    last_job_id: str | None = None
+    run_count: int = 0
+    name: str = ""
+    queue: str = "default"
+    payload: Any = None
+
+
+class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
+    """A registered worker."""
+
+    worker_id: str
+    name: str = ""
+    status: str = "active"
+    slots: int = 0
+    running: Any = None
+    queues: list[str] = []
+    tasks: list[str] = []
+    last_seen_at: datetime | None = None
+    address: str | None = None
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """One page of a list; `next_cursor` is None on the last one."""
+
+    items: list[T]
+    next_cursor: str | None = None
+
+
+class ItemResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened to one job of a bulk operation."""
+
+    id: str
+    ok: bool = True
+    status: str | None = None
+    code: str | None = None
+    detail: str | None = None
+
+
+class TimelineEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that happened to a job."""
+
+    event: str
+    at: datetime | None = None
+    attempt: int | None = None
+    worker_id: str | None = None
+    detail: Any = None
+
+
+class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """The kept log of one attempt."""
+
+    text: str
+    attempt: int | None = None
+
+
+def read(raw: bytes, kind: type[T]) -> T:
+    """`raw` JSON as a `kind`; QuorateError when the server speaks another dialect."""
+    try:
+        return msgspec.json.decode(raw, type=kind, strict=False)
+    except msgspec.MsgspecError as error:
+        raise QuorateError(f"cannot read the node's answer: {error}") from error

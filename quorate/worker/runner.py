@@ -1,0 +1,319 @@
+"""Runs assignments in slots and turns every end of a job into exactly one result.
+
+Each job gets a task of its own: an eager first step without one would hand `asyncio.timeout`,
+task groups and aiohttp the wrong current task. Timeouts are one sweep over what runs, not a timer
+per job. Knows no network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from .. import payloads
+from ..context import CURRENT, Context
+from ..errors import NonRetryable, PayloadInvalid
+from ..executors import Executor
+from .frames import Assignment, Key
+from .outbox import Outbox
+
+logger = logging.getLogger("quorate.worker")
+
+SWEEP_SECONDS = 0.05  # precision of timeouts
+COOPERATIVE_SECONDS = 2.0  # for a job that waits for its cancellation to end by itself
+STUBBORN_SECONDS = 5.0  # after this long a stop that is not obeyed is reported anyway
+OUTPUT_BYTES_MAX = 1024 * 1024
+MESSAGE_CHARS_MAX = 2000
+TRACEBACK_FRAMES = 6
+
+# Why a job was told to stop; each has its own end.
+CANCELLED, TIMEOUT, RELEASED, STALE = "cancelled", "timeout", "released", "stale"
+
+
+class Running:
+    """One attempt in its slot."""
+
+    __slots__ = (
+        "context",
+        "executor",
+        "interrupted",
+        "key",
+        "settled",
+        "stop_at",
+        "stop_reason",
+        "stop_since",
+        "task",
+        "timeout_ms",
+    )
+
+    def __init__(self, key: Key, context: Context, executor: Executor, timeout_ms: int) -> None:
+        self.key = key
+        self.context = context
+        self.executor = executor
+        self.timeout_ms = timeout_ms
+        self.stop_at = 0.0  # monotonic; 0 = never
+        self.stop_reason: str | None = None
+        self.stop_since = 0.0
+        self.interrupted = False
+        self.settled = False  # its result was given already, though it still takes the slot
+        self.task: asyncio.Task[None] | None = None
+
+
+class Runner:
+    """The slots of one worker. It is the port of every Context it makes."""
+
+    def __init__(self, executors: Mapping[str, Executor], outbox: Outbox, slots: int) -> None:
+        self.slots = slots
+        self.worker_id = ""
+        self.shutdown_requested = False
+        self.accepting = True
+        self.running: dict[Key, Running] = {}
+        self.finished_count = 0
+        self._executors = executors
+        self._outbox = outbox
+        self._loop = asyncio.get_running_loop()
+        self._thread_id = threading.get_ident()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._changed: asyncio.Event | None = None
+
+    # -- taking work ---------------------------------------------------------------------------
+
+    @property
+    def free_slots(self) -> int:
+        """How many more jobs may come."""
+        return max(0, self.slots - len(self.running)) if self.accepting else 0
+
+    def start(self, jobs: Sequence[Assignment]) -> None:
+        """Starts every job; one that is here already is ignored and its credit returned."""
+        now, create_task, running = self._loop.time(), self._loop.create_task, self.running
+        for job in jobs:
+            key = (job.job_id, job.attempt)
+            if key in running or key in self._outbox.held:
+                self._outbox.credit(1)
+                continue
+            executor = self._executors.get(job.name)
+            if executor is None:
+                self._refuse_unknown(key, job.name)
+                continue
+            context = Context(
+                job.job_id,
+                job.attempt,
+                job.name,
+                queue=job.queue,
+                failures=job.failures,
+                max_retries=job.max_retries,
+                port=self,
+            )
+            run = Running(key, context, executor, job.timeout_ms)
+            if job.timeout_ms or job.deadline_ms:
+                self._set_stop(run, job, now)
+            running[key] = run
+            run.task = create_task(self._run(run, job.payload or b""))
+        if self._sweeper is None and running:
+            self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def _set_stop(self, run: Running, job: Assignment, now: float) -> None:
+        stop_at = now + job.timeout_ms / 1000 if job.timeout_ms else float("inf")
+        if job.deadline_ms:
+            stop_at = min(stop_at, now + job.deadline_ms / 1000 - time.time())
+        run.stop_at = stop_at
+        # The loop's clock is the monotonic clock, which is what a Context reads.
+        run.context._stop_at = stop_at
+
+    def _refuse_unknown(self, key: Key, name: str) -> None:
+        known = ", ".join(sorted(self._executors))
+        message = f"unknown task {name!r}; this worker knows: {known}"
+        self._outbox.failed(key, "unknown_task", message[:MESSAGE_CHARS_MAX], False, None)
+        self._credit()
+
+    # -- running -------------------------------------------------------------------------------
+
+    async def _run(self, run: Running, payload: bytes) -> None:
+        CURRENT.set(run.context)
+        output: bytes | None = None
+        error: BaseException | None = None
+        try:
+            value = await run.executor.start(payload, run.context)
+            if value is not None:
+                output = _encoded(value)
+        except GeneratorExit:
+            raise
+        except BaseException as caught:  # sys.exit() in a task must not end the worker
+            error = caught
+        if not run.settled:
+            self._settle(run, output, error)
+        del self.running[run.key]
+        self.finished_count += 1
+        self._credit()
+        if self._changed is not None:
+            self._changed.set()
+
+    def _settle(self, run: Running, output: bytes | None, error: BaseException | None) -> None:
+        """Gives the one result of an attempt, by why it was stopped and how it ended."""
+        run.settled = True
+        reason = run.stop_reason
+        if reason in (CANCELLED, STALE):
+            return
+        if reason == TIMEOUT:
+            self._fail_timeout(run)
+        elif error is None:
+            self._outbox.done(run.key, output, run.context.log_text())
+        elif reason == RELEASED and isinstance(error, asyncio.CancelledError):
+            self._outbox.released(run.key)
+        else:
+            self._fail(run, error)
+
+    def _fail(self, run: Running, error: BaseException) -> None:
+        retryable = not isinstance(error, (NonRetryable, *run.executor.non_retryable))
+        error_type = type(error).__name__
+        if isinstance(error, asyncio.CancelledError):
+            error_type = "cancelled"  # by itself: nobody asked this job to stop
+        if not isinstance(error, PayloadInvalid):
+            run.context.keep_log(_short_traceback(error))
+        message = str(error) or error_type
+        self._outbox.failed(
+            run.key,
+            error_type,
+            message[:MESSAGE_CHARS_MAX],
+            retryable,
+            run.context.log_text(),
+        )
+
+    def _fail_timeout(self, run: Running) -> None:
+        if run.timeout_ms:
+            message = f"ran longer than its timeout of {run.timeout_ms / 1000:g} s"
+        else:
+            message = "ran past its deadline"
+        self._outbox.failed(run.key, "timeout", message, True, run.context.log_text())
+
+    def _credit(self) -> None:
+        if self.accepting:
+            self._outbox.credit(1)
+
+    # -- stopping ------------------------------------------------------------------------------
+
+    def cancel(self, keys: Iterable[Sequence[int]]) -> None:
+        """The cluster cancelled these: stop them, no result is wanted."""
+        self._stop_keys(keys, CANCELLED)
+
+    def drop(self, keys: Iterable[Sequence[int]]) -> None:
+        """These belong to another worker by now: stop them, drop their results."""
+        self._stop_keys(keys, STALE)
+
+    def release_all(self) -> None:
+        """Stops everything that runs and hands it back."""
+        for run in list(self.running.values()):
+            self._stop(run, RELEASED)
+
+    def _stop_keys(self, keys: Iterable[Sequence[int]], reason: str) -> None:
+        for job_id, attempt in keys:
+            run = self.running.get((job_id, attempt))
+            if run is not None:
+                self._stop(run, reason)
+
+    def _stop(self, run: Running, reason: str) -> None:
+        if run.stop_reason == reason:
+            return
+        run.stop_reason = reason
+        run.stop_since = self._loop.time()
+        cooperative = run.context.request_stop()
+        if not run.executor.interruptible:
+            if not run.settled:
+                self._abandon(run)
+        elif not cooperative:
+            self._interrupt(run)
+
+    def _interrupt(self, run: Running) -> None:
+        """Cancels the task, once: a second cancellation would cut its cleaning up short."""
+        if run.task is not None and not run.interrupted:
+            run.interrupted = True
+            run.task.cancel()
+
+    def _abandon(self, run: Running) -> None:
+        """Reports the end of work that cannot be interrupted; it keeps its slot until it ends."""
+        if run.stop_reason == RELEASED:
+            run.settled = True
+            self._outbox.released(run.key)
+        else:
+            self._settle(run, None, asyncio.CancelledError())
+
+    def _sweep(self) -> None:
+        """Stops what is out of time; insists with what does not obey."""
+        now = self._loop.time()
+        for run in list(self.running.values()):
+            if run.stop_reason is None:
+                if run.stop_at and now >= run.stop_at:
+                    self._stop(run, TIMEOUT)
+            elif now - run.stop_since >= STUBBORN_SECONDS:
+                self._insist(run, now)
+            elif run.executor.interruptible and now - run.stop_since >= COOPERATIVE_SECONDS:
+                self._interrupt(run)
+        self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep) if self.running else None
+
+    def _insist(self, run: Running, now: float) -> None:
+        run.stop_since = now
+        if not run.settled:
+            logger.warning("job %s (%s) does not stop", run.context.job_id, run.context.name)
+            self._abandon(run)
+        if run.executor.interruptible and run.task is not None:
+            run.task.cancel()
+
+    # -- leaving -------------------------------------------------------------------------------
+
+    def stop_accepting(self) -> None:
+        """No more credit from now on; running jobs can see that the worker wants to stop."""
+        self.accepting = False
+        self.shutdown_requested = True
+
+    async def wait_idle(self) -> None:
+        """Returns once nothing runs."""
+        while self.running:
+            await self.wait_change()
+
+    async def wait_change(self) -> None:
+        """Returns when the next job ends."""
+        if self._changed is None or self._changed.is_set():
+            self._changed = asyncio.Event()
+        await self._changed.wait()
+
+    # -- the port of contexts ------------------------------------------------------------------
+
+    def report_progress(
+        self, context: Context, fraction: float | None, message: str | None
+    ) -> None:
+        """Queues a progress report; from any thread."""
+        key = (context._job_number, context.attempt)
+        self._on_loop(lambda: self._outbox.progress(key, fraction, message))
+
+    def report_log(self, context: Context, text: str) -> None:
+        """Queues a live log line; from any thread."""
+        key = (context._job_number, context.attempt)
+        self._on_loop(lambda: self._outbox.log(key, text))
+
+    def _on_loop(self, call: Callable[[], None]) -> None:
+        if threading.get_ident() == self._thread_id:
+            call()
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(call)
+
+
+def _encoded(value: object) -> bytes:
+    output = payloads.encode(value)
+    if len(output) > OUTPUT_BYTES_MAX:
+        raise PayloadInvalid(
+            f"the result has {len(output)} bytes of JSON; at most {OUTPUT_BYTES_MAX} are kept"
+        )
+    return output
+
+
+def _short_traceback(error: BaseException) -> str:
+    """The end of the traceback, without the frames of this module."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    lines = traceback.format_exception(type(error), error, trace, limit=-TRACEBACK_FRAMES)
+    return "".join(lines).rstrip()

@@ -1,0 +1,457 @@
+"""A cluster of interchangeable nodes in one process that speaks the public protocol.
+
+Keeps jobs in a dict, no consensus: it exists to lose answers, drop links and move leadership at the
+worst moment. Everything a test may wait for is an awaitable, nothing sleeps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from aiohttp import WSMsgType, web
+
+from quorate import Worker
+
+StartWorker = Callable[..., Awaitable[Worker]]
+
+pack = msgspec.msgpack.encode
+unpack = msgspec.msgpack.decode
+
+
+def problem(status: int, code: str, detail: str = "", **more: Any) -> web.Response:
+    body = {"type": f"urn:quorate:problem:{code}", "status": status, "code": code, **more}
+    body["detail"] = detail or code
+    headers = {"Retry-After": "0.05"} if status in (429, 503) else {}
+    return web.json_response(
+        body, status=status, content_type="application/problem+json", headers=headers
+    )
+
+
+class Link:
+    """One worker as the leader sees it."""
+
+    def __init__(self, worker_id: str, hello: dict[str, Any]) -> None:
+        self.worker_id = worker_id
+        self.hello = hello
+        self.credit = 0
+        self.socket: web.WebSocketResponse | None = None
+        self.frames: list[list[Any]] = []
+        self.cancel: list[dict[str, Any]] = []
+        self.drain = False
+
+
+class FakeCluster:
+    """Shared state of all nodes."""
+
+    def __init__(self) -> None:
+        self.nodes: list[FakeNode] = []
+        self.leader = 0
+        self.jobs: dict[int, dict[str, Any]] = {}
+        self.workers: dict[str, Link] = {}
+        self.schedules: dict[str, dict[str, Any]] = {}
+        self.requests: list[tuple[str, str, Any]] = []
+        self.answers: dict[str, Any] = {}
+        self.lose_answers = 0  # apply, then cut the connection
+        self.refuse: list[tuple[int, str]] = []  # answer these instead of working
+        self.acking = True
+        self.held_acks: list[Callable[[], Any]] = []
+        self.keep_jobs = False  # do not assign
+        self.ttl_seconds = 5.0
+        self.changed = asyncio.Condition()
+
+    @property
+    def urls(self) -> list[str]:
+        return [node.url for node in self.nodes]
+
+    async def until(self, condition: Callable[[], Any], timeout: float = 10.0) -> Any:
+        """Waits until `condition()` is true after some change; its value."""
+        async with asyncio.timeout(timeout), self.changed:
+            while not (value := condition()):
+                await self.changed.wait()
+            return value
+
+    async def notify(self) -> None:
+        async with self.changed:
+            self.changed.notify_all()
+
+    def add(self, name: str, payload: Any = None, **fields: Any) -> int:
+        job_id = len(self.jobs) + 1
+        self.jobs[job_id] = {
+            "job_id": str(job_id),
+            "id": str(job_id),
+            "name": name,
+            "payload": payload,
+            "queue": fields.pop("queue", "default"),
+            "status": "pending",
+            "attempt": 0,
+            "failures": 0,
+            "max_retries": 3,
+            "timeout_seconds": 3600,
+            **fields,
+        }
+        return job_id
+
+    def status(self, job_id: int) -> str:
+        return str(self.jobs[int(job_id)]["status"])
+
+    async def dispatch(self) -> None:
+        """Pushes ready jobs against credits."""
+        if not self.keep_jobs:
+            for link in self.workers.values():
+                if link.socket is not None and link.credit > 0:
+                    await self._push(link)
+        await self.notify()
+
+    def assign(self, link: Link, most: int) -> list[dict[str, Any]]:
+        taken = []
+        for job in self.jobs.values():
+            if len(taken) == most:
+                break
+            if job["status"] == "pending" and job["queue"] in link.hello["queues"]:
+                job |= {"status": "running", "attempt": job["attempt"] + 1}
+                job["worker_id"] = link.worker_id
+                taken.append(job)
+        return taken
+
+    async def _push(self, link: Link) -> None:
+        rows = [
+            [
+                int(job["job_id"]),
+                job["attempt"],
+                job["name"],
+                job["queue"],
+                json.dumps(job["payload"]).encode(),
+                round(job["timeout_seconds"] * 1000),
+                0,
+                job["failures"],
+                job["max_retries"],
+            ]
+            for job in self.assign(link, link.credit)
+        ]
+        if rows and link.socket is not None:
+            link.credit -= len(rows)
+            await link.socket.send_bytes(pack(["jobs", rows]))
+
+    def finish(self, kind: str, item: list[Any]) -> bool:
+        """False when the attempt is stale."""
+        job = self.jobs.get(int(item[0]))
+        if job is None or job["attempt"] != item[1] or job["status"] != "running":
+            return False
+        if kind == "done":
+            job |= {"status": "completed", "output": None}
+            if item[2] is not None:
+                job["output"] = json.loads(item[2])
+            job["log"] = item[3] if len(item) > 3 else None
+        elif kind == "released":
+            job |= {"status": "pending", "released": job.get("released", 0) + 1}
+        else:
+            again = item[4] and job["failures"] < job["max_retries"]
+            job |= {"status": "pending" if again else "failed", "failures": job["failures"] + 1}
+            job |= {"error_type": item[2], "error_message": item[3], "retryable": item[4]}
+            job["log"] = item[5] if len(item) > 5 else None
+        return True
+
+    async def move_leader(self, to: int) -> None:
+        """The old leader says so and closes; nothing that was unacknowledged is known."""
+        self.leader = to
+        for link in self.workers.values():
+            if link.socket is not None:
+                await link.socket.send_bytes(pack(["moved", self.nodes[to].url]))
+                await link.socket.close()
+
+    async def cancel(self, job_id: int) -> None:
+        job = self.jobs[job_id]
+        was_running = job["status"] == "running"
+        job["status"] = "cancelled"
+        link = self.workers.get(job.get("worker_id", ""))
+        if was_running and link is not None:
+            if link.socket is not None:
+                await link.socket.send_bytes(pack(["cancel", [[job_id, job["attempt"]]]]))
+            else:
+                link.cancel.append({"job_id": str(job_id), "attempt": job["attempt"]})
+        await self.notify()
+
+
+class FakeNode:
+    """One node; any node answers HTTP, only the leader takes streams."""
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self.cluster = cluster
+        self.index = len(cluster.nodes)
+        cluster.nodes.append(self)
+        self.url = ""
+        self._port = 0
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        app = web.Application(middlewares=[self._faults])
+        app.add_routes(
+            [
+                web.post("/v1/jobs/batch", self._batch),
+                web.get("/v1/jobs", self._list),
+                web.get("/v1/jobs/{id}", self._get),
+                web.get("/v1/jobs/{id}/logs", self._logs),
+                web.post("/v1/jobs/{id}/cancel", self._cancel),
+                web.put("/v1/jobs/{id}/{verb}", self._put),
+                web.get("/v1/cluster", self._cluster),
+                web.get("/v1/stats", self._stats),
+                web.get("/v1/workers", self._workers),
+                web.get("/v1/workers/stream", self._stream),
+                web.post("/v1/workers", self._register),
+                web.post("/v1/workers/{id}/poll", self._poll),
+                web.post("/v1/workers/{id}/heartbeat", self._beat),
+                web.delete("/v1/workers/{id}", self._leave),
+                web.get("/v1/schedules", self._schedule_list),
+                web.post("/v1/schedules", self._schedule_create),
+                web.get("/v1/schedules/{id}", self._schedule_get),
+                web.delete("/v1/schedules/{id}", self._schedule_delete),
+                web.post("/v1/schedules/{id}/pause", self._schedule_pause),
+            ]
+        )
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
+        await site.start()
+        self._port = self._runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    @web.middleware
+    async def _faults(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        fake = self.cluster
+        if request.path == "/v1/workers/stream":
+            return await handler(request)
+        body = await request.read()
+        fake.requests.append((request.method, request.path, body))
+        if fake.refuse and request.method != "GET":
+            return problem(*fake.refuse.pop(0))
+        key = request.headers.get("Idempotency-Key")
+        if key is not None and key in fake.answers:
+            return web.json_response(fake.answers[key], status=201)
+        response: web.StreamResponse = await handler(request)
+        if key is not None and isinstance(response, web.Response) and response.status < 300:
+            fake.answers[key] = json.loads(response.text or "null")
+        if fake.lose_answers and request.method != "GET":
+            fake.lose_answers -= 1
+            assert request.transport is not None
+            request.transport.close()
+        return response
+
+    # -- jobs ----------------------------------------------------------------------------------
+
+    async def _batch(self, request: web.Request) -> web.Response:
+        ids: list[str | None] = []
+        errors = []
+        for index, job in enumerate(await request.json()):
+            if job["name"] == "refused":
+                ids.append(None)
+                errors.append(
+                    {"index": index, "code": "validation", "detail": "no", "pointer": "/name"}
+                )
+                continue
+            ids.append(str(self.cluster.add(**job)))
+        await self.cluster.dispatch()
+        return web.json_response({"ids": ids, "errors": errors}, status=207 if errors else 201)
+
+    def _job(self, request: web.Request) -> dict[str, Any] | None:
+        return self.cluster.jobs.get(int(request.match_info["id"]))
+
+    async def _get(self, request: web.Request) -> web.Response:
+        job = self._job(request)
+        if job is None:
+            return problem(404, "unknown_job", "there is no such job")
+        wait = float(request.query.get("wait", 0))
+        if wait:
+            with contextlib.suppress(TimeoutError):
+                await self.cluster.until(lambda: job["status"] not in ("pending", "running"), wait)
+        return web.json_response(job)
+
+    async def _list(self, request: web.Request) -> web.Response:
+        status = request.query.get("status")
+        items = [j for j in self.cluster.jobs.values() if status in (None, j["status"])]
+        limit = int(request.query.get("limit", 100))
+        start = int(request.query.get("cursor", 0))
+        more = str(start + limit) if start + limit < len(items) else None
+        return web.json_response({"items": items[start : start + limit], "next_cursor": more})
+
+    async def _logs(self, request: web.Request) -> web.Response:
+        job = self._job(request)
+        assert job is not None
+        return web.json_response({"items": [{"attempt": 1, "text": job.get("log") or ""}]})
+
+    async def _cancel(self, request: web.Request) -> web.Response:
+        job = self._job(request)
+        if job is None:
+            return problem(404, "unknown_job", "there is no such job")
+        if job["status"] not in ("pending", "running"):
+            return problem(409, "not_cancellable", "the job is finished")
+        await self.cluster.cancel(int(job["job_id"]))
+        return web.json_response(job)
+
+    async def _put(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        verb, job_id = request.match_info["verb"], int(request.match_info["id"])
+        job = self.cluster.jobs[job_id]
+        if verb == "progress":
+            job["progress"] = {"fraction": body["fraction"], "message": body["message"]}
+            ok = True
+        elif verb == "complete":
+            item = [job_id, body["attempt"], json.dumps(body["output"])]
+            ok = self.cluster.finish("done", item)
+        elif verb == "release":
+            ok = self.cluster.finish("released", [job_id, body["attempt"]])
+        else:
+            item = [job_id, body["attempt"], body["error_type"], body["error"], body["retryable"]]
+            ok = self.cluster.finish("failed", item)
+        await self.cluster.dispatch()
+        return web.json_response(job) if ok else problem(409, "stale_attempt")
+
+    # -- the whole -----------------------------------------------------------------------------
+
+    async def _cluster(self, request: web.Request) -> web.Response:
+        leader = self.cluster.nodes[self.cluster.leader]
+        return web.json_response(
+            {
+                "term": 3,
+                "leader": {"id": f"n{leader.index}", "http": leader.url},
+                "members": [{"id": f"n{n.index}", "http": n.url} for n in self.cluster.nodes],
+            }
+        )
+
+    async def _stats(self, request: web.Request) -> web.Response:
+        by_status: dict[str, int] = {}
+        for job in self.cluster.jobs.values():
+            by_status[job["status"]] = by_status.get(job["status"], 0) + 1
+        return web.json_response({"queue_length": 0, "jobs_by_status": by_status, "queues": {}})
+
+    async def _workers(self, request: web.Request) -> web.Response:
+        items = [
+            {"worker_id": link.worker_id, "name": link.hello["name"], "status": "active"}
+            for link in self.cluster.workers.values()
+        ]
+        return web.json_response({"items": items})
+
+    # -- the worker stream ---------------------------------------------------------------------
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        fake = self.cluster
+        if fake.leader != self.index:
+            return problem(503, "not_leader", leader=fake.nodes[fake.leader].url)
+        socket = web.WebSocketResponse(protocols=("quorate.msgpack.v1",))
+        await socket.prepare(request)
+        hello = unpack((await socket.receive()).data)
+        worker_id = hello[1]["worker_id"] or f"w{len(fake.workers) + 1}"
+        link = fake.workers[worker_id] = Link(worker_id, hello[1])
+        link.socket = socket
+        stale = [
+            key
+            for key in hello[1]["running"]
+            if fake.jobs[key[0]]["attempt"] != key[1] or fake.jobs[key[0]]["status"] != "running"
+        ]
+        await socket.send_bytes(pack(["registered", worker_id, fake.ttl_seconds, stale]))
+        await fake.notify()
+        async for message in socket:
+            if message.type is not WSMsgType.BINARY:
+                break
+            frame = unpack(message.data)
+            link.frames.append(frame)
+            await self._frame(link, frame)
+        if link.socket is socket:
+            link.socket = None
+        await fake.notify()
+        return socket
+
+    async def _frame(self, link: Link, frame: list[Any]) -> None:
+        fake = self.cluster
+        if frame[0] == "credit":
+            link.credit += frame[1]
+        elif frame[0] in ("done", "failed", "released"):
+            if not fake.acking:  # as if the leader died before committing
+                await fake.notify()
+                return
+            link.credit += frame[3]
+            stale = [item[0] for item in frame[2] if not fake.finish(frame[0], item)]
+            assert link.socket is not None
+            await link.socket.send_bytes(pack(["ack", frame[1], stale]))
+        elif frame[0] == "progress":
+            for job_id, _, fraction, text in frame[1]:
+                fake.jobs[job_id]["progress"] = {"fraction": fraction, "message": text}
+        elif frame[0] == "heartbeat":
+            assert link.socket is not None
+            await link.socket.send_bytes(pack(["heartbeat"]))
+        elif frame[0] == "drain":
+            link.credit = -1_000_000
+        elif frame[0] == "bye":
+            del fake.workers[link.worker_id]
+        await fake.dispatch()
+
+    # -- the long-poll twin --------------------------------------------------------------------
+
+    async def _register(self, request: web.Request) -> web.Response:
+        worker_id = f"w{len(self.cluster.workers) + 1}"
+        self.cluster.workers[worker_id] = Link(worker_id, await request.json())
+        await self.cluster.notify()
+        return web.json_response(
+            {"worker_id": worker_id, "ttl_seconds": self.cluster.ttl_seconds}, status=201
+        )
+
+    async def _poll(self, request: web.Request) -> web.Response:
+        link = self.cluster.workers.get(request.match_info["id"])
+        if link is None:
+            return problem(404, "unknown_worker")
+        body = await request.json()
+        try:
+            jobs = await self.cluster.until(
+                lambda: self.cluster.assign(link, body["max"]), body["wait"]
+            )
+        except TimeoutError:
+            jobs = []
+        return web.json_response({"jobs": jobs})
+
+    async def _beat(self, request: web.Request) -> web.Response:
+        link = self.cluster.workers.get(request.match_info["id"])
+        if link is None:
+            return problem(404, "unknown_worker")
+        cancel, link.cancel = link.cancel, []
+        return web.json_response({"cancel": cancel, "drain": link.drain})
+
+    async def _leave(self, request: web.Request) -> web.Response:
+        self.cluster.workers.pop(request.match_info["id"], None)
+        await self.cluster.notify()
+        return web.Response(status=204)
+
+    # -- schedules -----------------------------------------------------------------------------
+
+    async def _schedule_list(self, request: web.Request) -> web.Response:
+        return web.json_response({"items": list(self.cluster.schedules.values())})
+
+    async def _schedule_create(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        schedule_id = body.pop("id", None) or f"s{len(self.cluster.schedules) + 1}"
+        if schedule_id in self.cluster.schedules:
+            return problem(409, "conflict", "the id is taken")
+        view = {"schedule_id": schedule_id, "paused": False, "run_count": 0, **body}
+        self.cluster.schedules[schedule_id] = view
+        return web.json_response(view, status=201)
+
+    async def _schedule_get(self, request: web.Request) -> web.Response:
+        view = self.cluster.schedules.get(request.match_info["id"])
+        return problem(404, "unknown_schedule") if view is None else web.json_response(view)
+
+    async def _schedule_delete(self, request: web.Request) -> web.Response:
+        del self.cluster.schedules[request.match_info["id"]]
+        return web.Response(status=204)
+
+    async def _schedule_pause(self, request: web.Request) -> web.Response:
+        view = self.cluster.schedules[request.match_info["id"]]
+        view |= {"paused": True, "note": (await request.json()).get("note")}
+        return web.json_response(view)
