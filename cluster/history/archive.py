@@ -1,0 +1,318 @@
+"""Takes finished jobs from the event loop to SQLite, because the loop must not wait for a disk.
+
+`add` only fills a buffer; one thread empties it every few hundredths of a second into the store,
+another one reads. A row can be read from the moment `add` returns: first from the buffer, then from
+the file. A crash loses what was not synced, but not for good: the log is truncated only behind what
+`flushed` vouched for, and replaying the rest adds the rows again, which changes nothing twice.
+
+When the disk is full rows pile up in memory, within limits; beyond them rows are left out, loudly,
+and `flushed` refuses from there on, so that the log keeps what the history lacks.
+"""
+
+import asyncio
+import contextlib
+import functools
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Self, TypeVar
+
+from cluster.clock import Clock, SystemClock
+from cluster.history.record import FinishedJob, HistoryError, Query
+from cluster.history.store import Store
+
+GATHER_SECONDS = 0.05  # how long the writer waits for company of a first row
+BATCH_ROWS = 5000  # unless so many have gathered before
+BUFFER_ROWS_MAX = 500_000
+BUFFER_BYTES_MAX = 256 << 20  # counted only while writing fails
+RETRY_SECONDS = 1.0  # after a failed write
+PRUNE_SECONDS = 60.0
+PRUNE_CHUNKS = 16  # per transaction: about ten milliseconds
+ID_MAX = (1 << 63) - 1
+
+log = logging.getLogger("quorate.history")
+
+T = TypeVar("T")
+_Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
+
+
+class History:
+    """The finished jobs of this node. All methods are called from one event loop."""
+
+    def __init__(self, path: Path, retention_ms: int, clock: Clock) -> None:
+        self._path = path
+        self._retention_ms = retention_ms
+        self._clock = clock
+        self._writer_store = Store(path)
+        self._reader_store = Store(path)
+        self._index_at_open = self._writer_store.index_last()
+        self._index_written = self._index_at_open
+        self._index_added = 0
+        self._index_missing: int | None = None  # the first one that was left out
+        self._changed = threading.Condition()  # guards what follows
+        self._buffer: dict[int, FinishedJob] = {}
+        self._writing: dict[int, FinishedJob] = {}
+        self._waiters: list[_Waiter] = []
+        self._replaying = False  # the buffer has rows that the file may hold already
+        self._closing = False
+        self._failing = False
+        self._failing_bytes = 0
+        self._counts = dict.fromkeys(
+            ("rows_written", "write_errors", "rows_lost", "pruned_chunks"), 0
+        )
+        self._prune_due_ms = 0
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="history-reader")
+        self._writer = threading.Thread(target=self._run, name="history-writer", daemon=True)
+        self._writer.start()
+
+    @classmethod
+    def open(cls, path: Path | str, retention_ms: int, clock: Clock | None = None) -> Self:
+        """Opens or creates the file; `retention_ms` 0 keeps everything. Raises HistoryError."""
+        return cls(Path(path), retention_ms, clock or SystemClock())
+
+    def add(self, index: int, rows: list[FinishedJob]) -> None:
+        """Takes the rows that the log entry `index` finished. Never waits, never raises."""
+        crowded = self._failing or len(self._buffer) >= BUFFER_ROWS_MAX
+        if crowded and not self._has_room(index, rows):
+            return
+        with self._changed:
+            buffer = self._buffer
+            if index <= self._index_at_open:
+                self._replaying = True
+            if index >= self._index_added:
+                self._index_added = index
+                buffer.update({row.job_id: row for row in rows})
+            else:
+                for row in rows:
+                    buffer[row.job_id] = _latest(buffer.get(row.job_id), row)
+            if len(buffer) == len(rows) or len(buffer) >= BATCH_ROWS:
+                self._changed.notify()
+
+    def get(self, job_id: int) -> FinishedJob | None:
+        """A row that is not in the file yet."""
+        with self._changed:
+            row = self._buffer.get(job_id)
+            other = self._writing.get(job_id)
+        return row if other is None else _latest(row, other)
+
+    async def lookup(self, job_id: int) -> FinishedJob | None:
+        """The row of a job, wherever it is; None if it never finished or was pruned.
+
+        Raises HistoryError when the file cannot be read.
+        """
+        row = self.get(job_id)
+        if row is not None and row.index > self._index_at_open:
+            return row
+        stored = await self._off_loop(functools.partial(self._reader_store.find, job_id))
+        return row if stored is None else _latest(row, stored)
+
+    async def list(
+        self,
+        status: str | None = None,
+        queue: str | None = None,
+        name: str | None = None,
+        tag: str | None = None,
+        before_id: int | None = None,
+        limit: int = 100,
+    ) -> list[FinishedJob]:
+        """Up to `limit` matching rows with ids below `before_id`, newest id first.
+
+        Fewer mean that there are no more. Raises HistoryError when the file cannot be read.
+        """
+        query = Query(status, queue, name, tag)
+        end_id = ID_MAX if before_id is None else before_id
+        # Taken before the file is asked: a row that moves meanwhile is seen twice, not never.
+        with self._changed:
+            buffered = _merged(self._writing, self._buffer)
+        stored: dict[int, FinishedJob] = {}
+        next_id: int | None = end_id
+        while next_id is not None and len(stored) < limit:
+            page = functools.partial(self._reader_store.page, query, next_id, limit)
+            rows, next_id = await self._off_loop(page)
+            for row in rows:
+                newer = buffered.get(row.job_id)
+                if newer is None or newer.index <= row.index:
+                    stored[row.job_id] = row
+        for job_id, row in buffered.items():
+            if job_id < end_id and job_id not in stored and query.matches(row):
+                stored[job_id] = row
+        return [stored[job_id] for job_id in sorted(stored, reverse=True)[:limit]]
+
+    async def flushed(self, index: int) -> None:
+        """Returns when all rows of log entries up to `index` are safely on disk.
+
+        Waits while the disk is full. Raises HistoryError if rows were left out: the log must then
+        be kept, and a restart replays them.
+        """
+        if self._closing:
+            raise HistoryError(f"history {self._path} is closed")
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        with self._changed:
+            self._waiters.append((loop, waiter))
+            self._changed.notify()
+        await waiter
+        if self._index_missing is not None and index >= self._index_missing:
+            raise HistoryError(
+                f"history {self._path} lacks jobs since log index {self._index_missing}: "
+                "free space on its disk and restart the node"
+            )
+
+    async def close(self) -> None:
+        """Writes and syncs what is buffered, once, then closes the file."""
+        if self._closing:
+            return
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._writer.join)
+        await loop.run_in_executor(None, self._reader.shutdown)
+        self._reader_store.close()
+
+    def stats(self) -> dict[str, int | bool]:
+        """Counters since the start, for metrics."""
+        return {
+            **self._counts,
+            "rows_buffered": len(self._buffer) + len(self._writing),
+            "index_written": self._index_written,
+            "failing": self._failing,
+        }
+
+    async def _off_loop(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._reader, work)
+
+    def _has_room(self, index: int, rows: Sequence[FinishedJob]) -> bool:
+        """While writing fails or lags: whether these rows may be kept. Loud when they may not."""
+        size = sum(len(row.payload) + len(row.output or b"") + len(row.log) + 500 for row in rows)
+        buffered = len(self._buffer) + len(self._writing) + len(rows)
+        if self._failing_bytes + size <= BUFFER_BYTES_MAX and buffered <= BUFFER_ROWS_MAX:
+            self._failing_bytes += size
+            return True
+        if self._index_missing is None:
+            self._index_missing = index
+            log.critical(
+                "history %s cannot be written and memory is full: finished jobs from log index %d "
+                "on are left out until the disk has space and the node is restarted",
+                self._path,
+                index,
+            )
+        self._counts["rows_lost"] += len(rows)
+        return False
+
+    def _run(self) -> None:
+        """The writer thread."""
+        waiters: list[_Waiter] = []
+        prune_again = False
+        while True:
+            with self._changed:
+                self._wait_for_work(bool(waiters), prune_again)
+                closing = self._closing
+                replaying, self._replaying = self._replaying, False
+                waiters, self._waiters = waiters + self._waiters, []
+                self._writing, self._buffer = self._buffer, {}
+                index_last = self._index_added
+            try:
+                self._write(index_last, replaying, durable=bool(waiters) or closing)
+                error: Exception | None = None
+            except Exception as caught:
+                error = caught
+                self._put_back(replaying, error)
+            if error is None or closing:
+                for waiter in waiters:
+                    _settle(*waiter, error)
+                waiters = []
+            if closing:
+                self._writer_store.close()
+                return
+            prune_again = error is None and self._prune()
+
+    def _wait_for_work(self, retrying: bool, prune_again: bool) -> None:
+        """Returns when there is something to do; called with the lock held."""
+        if self._failing:
+            self._changed.wait_for(lambda: self._closing, RETRY_SECONDS)
+            return
+        idle_seconds = GATHER_SECONDS if prune_again else PRUNE_SECONDS
+        self._changed.wait_for(self._has_work, idle_seconds if self._retention_ms else None)
+        if self._buffer and not (self._waiters or self._closing or retrying):
+            self._changed.wait_for(self._is_urgent, GATHER_SECONDS)
+
+    def _has_work(self) -> bool:
+        return bool(self._buffer or self._waiters or self._closing)
+
+    def _is_urgent(self) -> bool:
+        return bool(len(self._buffer) >= BATCH_ROWS or self._waiters or self._closing)
+
+    def _write(self, index_last: int, replaying: bool, *, durable: bool) -> None:
+        batch = self._writing
+        if batch or durable:
+            rows = [batch[job_id] for job_id in sorted(batch)]
+            if replaying:
+                rows = self._writer_store.without_known(rows)
+            self._writer_store.write(rows, index_last, durable=durable)
+            self._counts["rows_written"] += len(rows)
+            self._index_written = max(self._index_written, index_last)
+            self._writing = {}
+        if self._failing:
+            self._failing = False
+            self._failing_bytes = 0
+            log.info("history %s is written again", self._path)
+
+    def _put_back(self, replaying: bool, error: Exception) -> None:
+        """After a failed write: everything waits in the buffer for the next try."""
+        self._counts["write_errors"] += 1
+        if not self._failing:
+            log.error(
+                "%s; finished jobs wait in memory",
+                error,
+                exc_info=not isinstance(error, HistoryError),
+            )
+        with self._changed:
+            self._failing = True
+            self._replaying = self._replaying or replaying
+            self._buffer = _merged(self._writing, self._buffer)
+            self._writing = {}
+
+    def _prune(self) -> bool:
+        """Removes a slice of what is too old; True if there may be more."""
+        now_ms = self._clock.now_ms()
+        if not self._retention_ms or now_ms < self._prune_due_ms:
+            return False
+        try:
+            removed = self._writer_store.prune(now_ms - self._retention_ms, PRUNE_CHUNKS)
+        except HistoryError as error:
+            log.warning("%s", error)
+            removed = 0
+        self._counts["pruned_chunks"] += removed
+        if removed < PRUNE_CHUNKS:
+            self._prune_due_ms = now_ms + int(PRUNE_SECONDS * 1000)
+        return removed == PRUNE_CHUNKS
+
+
+def _latest(row: FinishedJob | None, other: FinishedJob) -> FinishedJob:
+    return other if row is None or other.index >= row.index else row
+
+
+def _merged(older: dict[int, FinishedJob], newer: dict[int, FinishedJob]) -> dict[int, FinishedJob]:
+    merged = older | newer
+    if len(merged) < len(older) + len(newer):
+        for job_id in older.keys() & newer.keys():
+            merged[job_id] = _latest(older[job_id], newer[job_id])
+    return merged
+
+
+def _settle(
+    loop: asyncio.AbstractEventLoop, waiter: "asyncio.Future[None]", error: Exception | None
+) -> None:
+    def settle() -> None:
+        if waiter.done():
+            return
+        if error is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(HistoryError(f"history is closed unwritten: {error}"))
+
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        loop.call_soon_threadsafe(settle)

@@ -1,0 +1,74 @@
+"""What is kept of a finished job.
+
+Fields are only ever appended, with defaults, so that old rows stay readable. Times are epoch
+milliseconds, 0 means none. Payload and output are opaque.
+"""
+
+import msgspec
+
+
+class HistoryError(Exception):
+    """The history cannot be read or written; the message names the file and the fix."""
+
+
+class PastAttempt(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One attempt that did not complete the job."""
+
+    attempt: int
+    worker_id: int
+    started_ms: int
+    ended_ms: int
+    outcome: str
+    error_type: str = ""
+    error_message: str = ""
+    log: str = ""
+
+
+class FinishedJob(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_only=True):
+    """A job's last row. `index` is the position in the Raft log that finished it."""
+
+    job_id: int
+    index: int
+    status: str
+    name: str
+    queue: str = "default"
+    tags: tuple[str, ...] = ()
+    finished_ms: int = 0
+    created_ms: int = 0
+    run_at_ms: int = 0
+    started_ms: int = 0
+    priority: int = 5
+    attempt: int = 0
+    failures: int = 0
+    max_retries: int = 0
+    timeout_ms: int = 0
+    worker_id: int = 0
+    payload: bytes = b""
+    output: bytes | None = None
+    error_type: str = ""
+    error_message: str = ""
+    log: str = ""
+    schedule_id: str = ""
+    nominal_ms: int = 0
+    unique_key: str = ""
+    expires_at_ms: int = 0
+    deadline_ms: int = 0
+    attempts: tuple[PastAttempt, ...] = ()
+    spec: bytes = b""  # whatever else the view of a job needs
+
+
+class Query(msgspec.Struct, frozen=True):
+    """What a listing asks for; None matches everything."""
+
+    status: str | None = None
+    queue: str | None = None
+    name: str | None = None
+    tag: str | None = None
+
+    def matches(self, row: FinishedJob) -> bool:
+        return (
+            (self.status is None or row.status == self.status)
+            and (self.queue is None or row.queue == self.queue)
+            and (self.name is None or row.name == self.name)
+            and (self.tag is None or self.tag in row.tags)
+        )
