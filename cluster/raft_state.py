@@ -35,7 +35,14 @@ class RaftState:
     """One node's replica. `is_leader` only once this leader's epoch is committed and applied, so
     that everything acknowledged before is visible here."""
 
-    def __init__(self, config: ConsensusConfig, clock: Clock, meta_http: str) -> None:
+    def __init__(
+        self,
+        config: ConsensusConfig,
+        clock: Clock,
+        own_http: str,
+        make_consensus: Callable[..., Consensus] = Consensus,
+    ) -> None:
+        """`make_consensus(config, machine, on_role)`: simulation puts its own in."""
         self.state = State()
         self.node_id = config.node_id
         self.applied_index = 0
@@ -44,13 +51,13 @@ class RaftState:
         self.undecodable_total = 0
         self.listener_errors_total = 0
         self._clock = clock
-        self._own_http = meta_http
+        self._own_http = own_http
         self._listeners: list[EffectsListener] = []
         self._restored: list[Callable[[State], None]] = []
         self._leadership: list[Callable[[bool], None]] = []
         self._truncate_gates: list[Callable[[int], Awaitable[None]]] = []
         self._leader_known = asyncio.Event()
-        self.consensus = Consensus(config, self, self._on_role)
+        self.consensus = make_consensus(config, self, self._on_role)
 
     # -- subscriptions ---------------------------------------------------------------------------
 
@@ -193,8 +200,10 @@ class RaftState:
 
     async def joined(self) -> None:
         """Wait until a leader is known, has opened its epoch, and this replica has caught up."""
-        while not (self.caught_up and (self.is_leader or self.leader_id != self.node_id)):
-            await asyncio.sleep(JOIN_POLL_S)  # noqa: ASYNC110  (start-up only, many conditions)
+        while not (  # noqa: ASYNC110  (at start-up only, and no single event tells it)
+            self.caught_up and (self.is_leader or self.leader_id != self.node_id)
+        ):
+            await asyncio.sleep(JOIN_POLL_S)
 
     async def transfer(self, target: str | None, timeout_ms: int = 5_000) -> str:
         """Hand leadership over; returns the new leader's id. Raises TransferError."""
@@ -236,5 +245,3 @@ class RaftState:
             "digest": f"{self.state.digest:08x}",
             "members": members,
         }
-
-

@@ -1,1 +1,1 @@
-"""What every node derives from effects: ready queues and metrics. Rebuilt from state at any time."""
+"""What every node derives from effects: ready queues and metrics. Rebuilt from state."""
