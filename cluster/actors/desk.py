@@ -173,9 +173,7 @@ class WorkerDesk:
         failures = [self._decide(error, now_ms) for error in errors]
         return await self._settle(FailJobs(worker_id, failures))
 
-    async def release(
-        self, worker_id: int, job_ids: list[int], attempts: list[int]
-    ) -> list[int]:
+    async def release(self, worker_id: int, job_ids: list[int], attempts: list[int]) -> list[int]:
         """Take jobs back unfinished; no attempt is consumed. Returns the refused ids."""
         return await self._settle(ReleaseJobs(worker_id, job_ids, attempts))
 

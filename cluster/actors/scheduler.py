@@ -31,9 +31,7 @@ class Scheduler(Actor):
     name = "scheduler"
     mailbox_max = 100_000
 
-    def __init__(
-        self, raft: RaftState, proposer: Proposer, clock: Clock, catch_up_ms: int
-    ) -> None:
+    def __init__(self, raft: RaftState, proposer: Proposer, clock: Clock, catch_up_ms: int) -> None:
         super().__init__()
         self._raft = raft
         self._proposer = proposer
