@@ -18,6 +18,7 @@ from .install import Installer, align, choose_snapshot, restore
 from .interface import (
     ConsensusConfig,
     ConsensusError,
+    ConsensusStartError,
     PeerStatus,
     ProposalCallback,
     ReplicatedMachine,
@@ -36,6 +37,16 @@ from .transfer import transfer_leadership
 logger = logging.getLogger("quorate.consensus")
 
 TIMER_S = 0.01
+
+
+def check_timing(config: ConsensusConfig) -> None:
+    """ConsensusStartError unless the times fit together as Raft needs it."""
+    if not 0 < config.heartbeat_ms * 3 < config.election_min_ms < config.election_max_ms:
+        raise ConsensusStartError(
+            f"heartbeat_ms={config.heartbeat_ms}, election_min_ms={config.election_min_ms} and "
+            f"election_max_ms={config.election_max_ms} do not fit: three heartbeats must be "
+            "shorter than the shortest election timeout, and that one shorter than the longest"
+        )
 
 
 class Consensus:
@@ -70,8 +81,9 @@ class Consensus:
         config = self._config
         self._loop = asyncio.get_running_loop()
         members = tuple(sorted((config.node_id, *config.peers)))
-        for member in members:
-            split_address(member)
+        for address in (config.listen, *members):
+            split_address(address)
+        check_timing(config)
         key = await asyncio.to_thread(cluster_key, config.cluster_secret, members)
         cluster_id = cluster_id_of(key)
         self._mesh = Mesh(config, key, cluster_id, self._counters, self._wake)

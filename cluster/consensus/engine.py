@@ -71,7 +71,7 @@ def engine_settings(config: ConsensusConfig, journal: Journal) -> SyncObjConf:
         appendEntriesPeriod=config.heartbeat_ms / 1000,
         raftMinTimeout=config.election_min_ms / 1000,
         raftMaxTimeout=config.election_max_ms / 1000,
-        leaderFallbackTimeout=config.leader_fallback_ms / 1000,
+        leaderFallbackTimeout=max(config.leader_fallback_ms, config.election_max_ms) / 1000,
         connectionTimeout=max(1.0, config.election_max_ms / 1000),
         appendEntriesBatchSizeBytes=SEND_BYTES,
         logCompactionMinEntries=NEVER_S,

@@ -98,7 +98,9 @@ class ConsensusConfig:
     heartbeat_ms: int = 50
     election_min_ms: int = 300
     election_max_ms: int = 600
-    leader_fallback_ms: int = 800  # a leader that hears no majority for so long steps down
+    leader_fallback_ms: int = (
+        800  # without a majority for so long a leader steps down (at least election_max_ms)
+    )
     disconnect_hint_ms: int = 50  # after the leader's connection closed: campaign within this
     proposal_timeout_ms: int = 10_000
     entry_bytes_max: int = 16 * MIB

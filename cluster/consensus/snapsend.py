@@ -33,6 +33,7 @@ class SnapshotSender:
         self._offset = 0
         self._received = 0
         self._asked = False
+        self._question_seq = -1  # the latest question, if no data was sent after it
         self._answered = False
         self._complete_at: float | None = None
         self.index = index
@@ -70,15 +71,20 @@ class SnapshotSender:
                 yield self._chunk(term, sequence, self._offset), Blob.of((data,))
                 self._offset += len(data)
                 sent = True
-        if not sent and (heartbeat or not self._asked):
+        if sent:
+            self._question_seq = -1
+        elif heartbeat or not self._asked:
             self._asked = True
-            yield self._chunk(term, sequence, self._offset), EMPTY
+            question = self._chunk(term, sequence, self._offset)
+            self._question_seq = question.seq
+            yield question, EMPTY
 
     def on_reply(self, message: SnapshotReply) -> None:
         if message.index != self.index or message.offset > self._size:
             return
-        if not self._answered or message.offset < self._received:
-            self._offset = message.offset  # the start, or the receiver began again
+        if message.seq == self._question_seq or message.offset < self._received:
+            # Everything sent before the question was seen, or the receiver began again.
+            self._offset = message.offset
         self._answered = True
         self._received = message.offset
         if message.offset == self._size:

@@ -1,0 +1,250 @@
+"""What the journal holds after crashes at every point, and what it must refuse."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cluster.consensus import ConsensusStartError, FatalError
+from cluster.consensus.disk import Batch, SegmentFiles
+from cluster.consensus.journal import Journal
+from cluster.consensus.recovery import Recovered, read_journal, settle
+
+CLUSTER = b"c" * 16
+State = tuple[list[tuple[bytes, int, int]], int, str | None]
+
+
+class InlineDisk:
+    """Durable at once, or when `finish()` is called if `held`."""
+
+    def __init__(self, files: SegmentFiles, journal: Journal) -> None:
+        self.files = files
+        self.journal = journal
+        self.held = False
+        self.waiting: list[Batch] = []
+
+    def write(self, batch: Batch) -> None:
+        self.files.append(batch)
+        self.files.sync()
+        self.waiting.append(batch)
+        if not self.held:
+            self.finish()
+
+    def finish(self) -> None:
+        while self.waiting:
+            self.journal.on_durable(self.waiting.pop(0))
+
+    def delete_before(self, index: int) -> None:
+        self.files.delete_before(index)
+
+    def size_bytes(self) -> int:
+        return self.files.size_bytes()
+
+    def close(self) -> None:
+        self.files.close()
+
+
+def open_journal(folder: Path, segment_bytes: int = 1 << 20) -> tuple[Journal, InlineDisk]:
+    folder.mkdir(exist_ok=True)
+    found = read_journal(folder, CLUSTER)
+    settle(folder, found)
+    journal = Journal(found, 1)
+    disk = InlineDisk(SegmentFiles(folder, CLUSTER, found, segment_bytes, fsync=False), journal)
+    journal.attach(disk)
+    return journal, disk
+
+
+def append(journal: Journal, count: int, term: int, size: int = 5) -> None:
+    for _ in range(count):
+        index = journal.last_index + 1
+        journal.add(bytes([index % 256]) * size, index, term)
+        journal.kick()
+
+
+def state_of(found: Recovered) -> State:
+    return found.entries, found.term, found.vote
+
+
+def test_entries_term_and_vote_survive_a_restart(tmp_path: Path) -> None:
+    journal, disk = open_journal(tmp_path)
+    journal.setCurrentTerm(3, "b:1")
+    append(journal, 3, term=3)
+    disk.close()
+    again, _ = open_journal(tmp_path)
+    assert again.getCurrentTerm() == 3
+    assert again.getVotedForNodeId() == "b:1"
+    assert again[1:] == [(b"\x02" * 5, 2, 3), (b"\x03" * 5, 3, 3), (b"\x04" * 5, 4, 3)]
+    assert again.durable_index == 4
+
+
+def test_a_torn_tail_is_cut_at_every_byte_of_the_last_batch(tmp_path: Path) -> None:
+    journal, disk = open_journal(tmp_path / "j")
+    journal.setCurrentTerm(1, None)
+    append(journal, 4, term=1)
+    path = next((tmp_path / "j").glob("*.seg"))
+    before = path.stat().st_size
+    append(journal, 1, term=1)
+    disk.close()
+    data = path.read_bytes()
+    for length in range(before, len(data)):
+        folder = tmp_path / f"cut{length}"
+        folder.mkdir()
+        (folder / path.name).write_bytes(data[:length])
+        found = read_journal(folder, CLUSTER)
+        assert found.last_index == 5, length
+        reopened, other = open_journal(folder)
+        append(reopened, 1, term=1)  # the cut must not leave anything that could be read again
+        other.close()
+        assert [e[1:] for e in read_journal(folder, CLUSTER).entries][-1] == (6, 1)
+
+
+def test_a_torn_tail_of_zeros_or_old_bytes_is_cut(tmp_path: Path) -> None:
+    journal, disk = open_journal(tmp_path)
+    append(journal, 3, term=0)
+    disk.close()
+    path = next(tmp_path.glob("*.seg"))
+    path.write_bytes(path.read_bytes() + b"\0" * 100)
+    assert read_journal(tmp_path, CLUSTER).last_index == 4
+
+
+def test_every_bit_flip_before_the_last_batch_refuses_to_start(tmp_path: Path) -> None:
+    journal, disk = open_journal(tmp_path / "j")
+    append(journal, 3, term=0)
+    path = next((tmp_path / "j").glob("*.seg"))
+    last_batch = path.stat().st_size
+    append(journal, 1, term=0)
+    disk.close()
+    data = path.read_bytes()
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    for position in range(last_batch):
+        damaged = bytearray(data)
+        damaged[position] ^= 0x10
+        (folder / path.name).write_bytes(damaged)
+        with pytest.raises(ConsensusStartError, match=path.name):
+            read_journal(folder, CLUSTER)
+
+
+def test_a_missing_segment_refuses_to_start(tmp_path: Path) -> None:
+    journal, disk = open_journal(tmp_path, segment_bytes=200)
+    append(journal, 30, term=0, size=40)
+    disk.close()
+    paths = sorted(tmp_path.glob("*.seg"))
+    assert len(paths) > 3
+    paths[1].unlink()
+    with pytest.raises(ConsensusStartError, match="missing"):
+        read_journal(tmp_path, CLUSTER)
+
+
+def test_damage_in_a_finished_segment_refuses_to_start(tmp_path: Path) -> None:
+    journal, disk = open_journal(tmp_path, segment_bytes=200)
+    append(journal, 30, term=0, size=40)
+    disk.close()
+    first = min(tmp_path.glob("*.seg"))
+    first.write_bytes(first.read_bytes()[:-3])
+    with pytest.raises(ConsensusStartError, match="corrupt"):
+        read_journal(tmp_path, CLUSTER)
+
+
+def test_truncate_then_append_recovers_the_new_entries(tmp_path: Path) -> None:
+    journal, disk = open_journal(tmp_path)
+    append(journal, 6, term=1 - 1)
+    journal.deleteEntriesFrom(4)  # positions are list offsets: entry 5 and later
+    journal.setCurrentTerm(2, None)
+    append(journal, 1, term=2, size=9)
+    disk.close()
+    found = read_journal(tmp_path, CLUSTER)
+    assert [entry[1:] for entry in found.entries] == [(2, 0), (3, 0), (4, 0), (5, 2)]
+    assert found.entries[-1][0] == b"\x05" * 9
+
+
+def test_segments_roll_and_whole_files_are_deleted(tmp_path: Path) -> None:
+    journal, disk = open_journal(tmp_path, segment_bytes=500)
+    append(journal, 100, term=0, size=40)
+    total = len(list(tmp_path.glob("*.seg")))
+    disk.delete_before(60)
+    left = read_journal(tmp_path, CLUSTER)
+    assert total > 10
+    assert len(left.segments) < total
+    assert left.base_index <= 60
+    assert left.last_index == 101
+    assert [entry[1] for entry in left.entries] == list(range(left.base_index + 1, 102))
+
+
+def test_a_truncation_below_the_base_of_its_segment_is_understood(tmp_path: Path) -> None:
+    journal, disk = open_journal(tmp_path, segment_bytes=300)
+    append(journal, 10, term=0, size=60)
+    base = read_journal(tmp_path, CLUSTER).segments[-1].base_index
+    journal.deleteEntriesFrom(base - 2 - journal.first_index)
+    journal.setCurrentTerm(1, None)
+    append(journal, 6, term=1, size=10)
+    last = journal.last_index
+    disk.delete_before(last)
+    found = read_journal(tmp_path, CLUSTER)
+    assert found.last_index == last
+    assert found.last_term == 1
+
+
+def test_a_half_created_segment_is_dropped(tmp_path: Path) -> None:
+    journal, disk = open_journal(tmp_path / "j", segment_bytes=100)
+    journal.setCurrentTerm(7, "a:1")
+    append(journal, 3, term=7, size=60)
+    disk.close()
+    paths = sorted((tmp_path / "j").glob("*.seg"))
+    data = paths[-1].read_bytes()
+    whole = read_journal(tmp_path / "j", CLUSTER)
+    base = whole.segments[-1].base_index
+    for length in range(60):
+        folder = tmp_path / f"c{length}"
+        shutil.copytree(tmp_path / "j", folder)
+        (folder / paths[-1].name).write_bytes(data[:length])
+        found = read_journal(folder, CLUSTER)
+        assert (found.last_index, found.term, found.vote) == (base, 7, "a:1")
+
+
+def test_an_early_write_does_not_make_its_successor_durable(tmp_path: Path) -> None:
+    """ABA: 5..7 of term 1 are being written when they are replaced by 5..6 of term 2."""
+    journal, disk = open_journal(tmp_path)
+    append(journal, 3, term=0)
+    disk.held = True
+    append(journal, 3, term=0)  # 5, 6, 7
+    journal.deleteEntriesFrom(4)
+    append(journal, 2, term=0)  # 5, 6 anew
+    first_three, rest = disk.waiting[:3], disk.waiting[3:]
+    for batch in first_three:
+        journal.on_durable(batch)
+    assert journal.durable_index == 4
+    for batch in rest:
+        journal.on_durable(batch)
+    assert journal.durable_index == 6
+
+
+def test_the_engine_can_neither_clear_nor_compact_nor_skip(tmp_path: Path) -> None:
+    journal, _ = open_journal(tmp_path)
+    append(journal, 2, term=0)
+    with pytest.raises(FatalError):
+        journal.clear()
+    with pytest.raises(FatalError):
+        journal.deleteEntriesTo(1)
+    with pytest.raises(FatalError):
+        journal.add(b"x", 9, 0)
+
+
+def test_the_restored_commit_index_is_never_a_hint(tmp_path: Path) -> None:
+    """A8: the library would take a commit index from its meta file, even beyond the log."""
+    journal, disk = open_journal(tmp_path)
+    append(journal, 3, term=0)
+    journal.setRaftCommitIndex(50)
+    disk.close()
+    again, _ = open_journal(tmp_path)
+    assert again.getRaftCommitIndex() == 1
+
+
+def test_another_clusters_segment_is_refused(tmp_path: Path) -> None:
+    journal, disk = open_journal(tmp_path)
+    append(journal, 1, term=0)
+    disk.close()
+    with pytest.raises(ConsensusStartError, match="another cluster"):
+        read_journal(tmp_path, b"d" * 16)
