@@ -2,17 +2,14 @@
 
 import asyncio
 import logging
-import random
-import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from cluster.clock import ManualClock
 from cluster.history import FinishedJob, History, HistoryError, PastAttempt, archive
-from cluster.history.record import Query
-from cluster.history.store import BAND_BITS, CHUNK_BYTES_MAX, CHUNK_ROWS_MAX, Store
+from cluster.history.store import BAND_BITS, Store
 
 DAY_MS = 86_400_000
 BAND = 1 << BAND_BITS
@@ -238,36 +235,6 @@ async def test_a_chunk_with_too_many_labels_is_still_found(history: History) -> 
     assert ids(await history.list(name="a-rather-long-name-77")) == [77]
 
 
-async def test_large_rows_are_split_into_several_chunks(history: History, path: Path) -> None:
-    payload = b"x" * (CHUNK_BYTES_MAX // 8)
-    rows = [job(n, payload=payload) for n in range(1, 40)]
-    history.add(1, rows)
-    await history.flushed(1)
-    with sqlite3.connect(path) as db:
-        (chunks,) = db.execute("SELECT count(*) FROM chunk").fetchone()
-    db.close()
-    assert chunks >= 5
-    assert await history.lookup(39) == rows[38]
-    assert ids(await history.list(limit=100)) == list(range(39, 0, -1))
-
-
-def test_chunks_are_bounded_and_keep_to_their_band(path: Path) -> None:
-    store = Store(path)
-    rows = [job(n) for n in range(BAND - 10, BAND + CHUNK_ROWS_MAX + 20)]
-    store.write(rows, 1, durable=False)
-    with sqlite3.connect(path) as db:
-        chunks = db.execute("SELECT band, first_id, last_id FROM chunk ORDER BY id").fetchall()
-    db.close()
-    last_id = BAND + CHUNK_ROWS_MAX
-    assert chunks == [
-        (0, BAND - 10, BAND - 1),
-        (1, BAND, last_id - 1),
-        (1, last_id, last_id + 19),
-    ]
-    assert store.page(Query(), BAND, 3)[0] == [job(BAND - 1), job(BAND - 2), job(BAND - 3)]
-    store.close()
-
-
 async def test_old_jobs_are_pruned_in_the_background(path: Path) -> None:
     clock = ManualClock(100 * DAY_MS)
     history = History.open(path, 30 * DAY_MS, clock)
@@ -376,59 +343,6 @@ async def test_close_twice_and_flush_after_close(path: Path) -> None:
         await history.flushed(1)
 
 
-def damaged(path: Path) -> None:
-    path.write_bytes(b"not a database " * 1000)
-
-
-def of_something_else(path: Path) -> None:
-    db = sqlite3.connect(path)
-    db.execute("CREATE TABLE t (x)")
-    db.commit()
-    db.close()
-
-
-def of_the_future(path: Path) -> None:
-    Store(path).close()
-    db = sqlite3.connect(path)
-    db.execute("PRAGMA user_version = 99")
-    db.close()
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (damaged, "is not a database.*move it away"),
-        (of_something_else, "something else: move it away"),
-        (of_the_future, "newer release .*upgrade"),
-        (Path.mkdir, "cannot be opened .*check the folder"),
-    ],
-)
-def test_a_file_that_cannot_be_used_is_named_with_the_fix(
-    path: Path, spoil: Callable[[Path], None], message: str
-) -> None:
-    path.parent.mkdir()
-    spoil(path)
-    before = path.read_bytes() if path.is_file() else b""
-    with pytest.raises(HistoryError, match=message) as caught:
-        History.open(path, 0)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert not path.is_file() or path.read_bytes() == before
-
-
-async def test_a_damaged_row_is_an_error_and_not_an_absent_job(path: Path) -> None:
-    history = History.open(path, 0)
-    history.add(1, [job(1)])
-    await history.flushed(1)
-    db = sqlite3.connect(path)
-    db.execute("UPDATE chunk SET rows = x'00'")
-    db.commit()
-    db.close()
-    with pytest.raises(HistoryError, match=r"history\.sqlite cannot be decoded .*move it away"):
-        await history.lookup(1)
-    await history.close()
-
-
 async def test_many_writers_of_one_id_space_lose_nothing(history: History) -> None:
     """Adds while the writer swaps its buffers underneath."""
     for index in range(1, 400):
@@ -439,19 +353,3 @@ async def test_many_writers_of_one_id_space_lose_nothing(history: History) -> No
     await history.flushed(400)
     assert history.stats()["rows_written"] == 399 * 50
     assert len(await history.list(limit=10**6)) == 399 * 50
-
-
-def test_a_write_that_meets_a_full_disk_leaves_nothing_half_done(path: Path) -> None:
-    store = Store(path)
-    (pages,) = store._db.execute("PRAGMA page_count").fetchone()
-    store._db.execute(f"PRAGMA max_page_count = {pages + 2}")
-    noise = random.Random(1).randbytes(50_000)
-    with pytest.raises(HistoryError, match="disk is full.*free space on its disk"):
-        store.write([job(1), job(BAND * 2, payload=noise)], 7, durable=True)
-    assert store.find(1) is None
-    assert store.index_last() == 0
-    store._db.execute("PRAGMA max_page_count = 1000000")
-    store.write([job(1), job(BAND * 2, payload=noise)], 7, durable=True)
-    assert store.find(BAND * 2) == job(BAND * 2, payload=noise)
-    assert store.index_last() == 7
-    store.close()

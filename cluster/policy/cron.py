@@ -71,13 +71,6 @@ def next_every_ms(anchor_ms: int, every_ms: int, after_ms: int) -> int:
     return anchor_ms + ((after_ms - anchor_ms) // every_ms + 1) * every_ms
 
 
-def catch_up_every(
-    anchor_ms: int, every_ms: int, nominal_ms: int, now_ms: int, window_ms: int
-) -> int:
-    """`catch_up` for intervals. Raises CronError."""
-    return next_every_ms(anchor_ms, every_ms, max(nominal_ms, now_ms - window_ms - 1))
-
-
 @lru_cache(maxsize=CACHE_EXPRESSIONS_MAX)
 def _fields(expression: str) -> tuple[str, ...]:
     """The five fields, for everything that has the shape of an expression."""

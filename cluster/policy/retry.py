@@ -47,7 +47,7 @@ STRATEGIES: dict[str, Callable[[int, int, int], int]] = {
 }
 
 
-def retry_delay_ms(  # noqa: PLR0917 - in the order in which a job's row names them
+def retry_delay_ms(
     strategy: str, failures: int, base_ms: int, max_ms: int, jitter: bool, rng: RandomSource
 ) -> int:
     """The pause before the next attempt, from 0 to max_ms, after `failures` failures (at least 1).

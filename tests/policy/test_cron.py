@@ -233,9 +233,8 @@ def test_intervals_keep_their_anchor(anchor_ms: int, every_ms: int, after_ms: in
     assert next_ms == anchor_ms or anchor_ms < next_ms <= after_ms + every_ms
 
 
-def test_intervals_start_at_their_anchor_and_catch_up() -> None:
+def test_intervals_start_at_their_anchor() -> None:
     assert next_every_ms(1000, 300, 999) == 1000
     assert next_every_ms(1000, 300, 1000) == 1300
-    assert cron.catch_up_every(1000, 300, 1300, 100_000, 700) == 99_400
     with pytest.raises(CronError, match="at least 1 ms"):
         next_every_ms(0, 0, 5)
