@@ -1,0 +1,289 @@
+"""What answers look like: structs that the encoder writes and the OpenAPI document shows.
+
+Absent values are null, so that a reader can rely on every field being there.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Raw, Struct
+
+Status = Literal["pending", "running", "completed", "failed", "cancelled", "skipped"]
+Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+JsonValue = Annotated[Raw, Meta(description="Any JSON value, as it was given.")]
+
+
+class RetryAnswer(Struct):
+    strategy: str
+    base_seconds: float
+    max_seconds: float
+    jitter: bool
+
+
+class ProgressAnswer(Struct):
+    fraction: float | None
+    message: str | None
+
+
+class JobAnswer(Struct):
+    """A job, live or finished. `attempt` grows with every assignment, `failures` counts those that
+    failed; a job handed back unfinished consumes no retry."""
+
+    job_id: str
+    id: str
+    name: str
+    queue: str
+    priority: int
+    status: Status
+    reason: Literal["scheduled", "ready", "retrying"] | None
+    attempt: int
+    failures: int
+    max_retries: int
+    retry: RetryAnswer
+    payload: JsonValue
+    tags: tuple[str, ...]
+    created_at: Time | None
+    scheduled_at: Time | None
+    next_run: Time | None
+    started_at: Time | None
+    finished_at: Time | None
+    worker_id: str | None
+    error_message: str | None
+    error_type: str | None
+    output: JsonValue
+    unique_key: str | None
+    schedule_id: str | None
+    nominal_at: Time | None
+    timeout_seconds: float
+    expires_at: Time | None
+    total_timeout_seconds: float | None
+    progress: ProgressAnswer | None
+
+
+class JobsPage(Struct):
+    items: list[JobAnswer]
+    next_cursor: str | None
+
+
+class BatchError(Struct, omit_defaults=True):
+    """Why one job of a batch was refused."""
+
+    index: int
+    code: str
+    detail: str
+    pointer: str | None = None
+
+
+class BatchAnswer(Struct):
+    """`ids` in the order of the request, null where refused."""
+
+    ids: list[str | None]
+    errors: list[BatchError]
+
+
+class BatchMinimal(Struct):
+    """The answer to `Prefer: return=minimal`: ids are `first` to `last` without a gap."""
+
+    first: str | None
+    last: str | None
+    count: int
+    errors: list[BatchError]
+
+
+class BulkItem(Struct, omit_defaults=True):
+    id: str
+    ok: bool
+    status: str | None = None
+    code: str | None = None
+    detail: str | None = None
+
+
+class BulkAnswer(Struct):
+    """`more`: the filter fits further jobs; send the request again."""
+
+    items: list[BulkItem]
+    more: bool
+
+
+class TimelineEvent(Struct):
+    at: Time | None
+    event: str
+    attempt: int | None
+    worker_id: str | None
+    detail: str | None
+
+
+class Timeline(Struct):
+    events: list[TimelineEvent]
+
+
+class LogItem(Struct):
+    attempt: int
+    text: str
+
+
+class Logs(Struct):
+    items: list[LogItem]
+
+
+class ResultAnswer(Struct):
+    job_id: str
+    status: Status
+    finished: bool
+    output: JsonValue
+    error_type: str | None
+    error_message: str | None
+
+
+class ScheduleAnswer(Struct):
+    """A recurring job. A schedule made by POST /v1/jobs answers to `job_id` as well."""
+
+    schedule_id: str
+    id: str
+    job_id: str
+    status: Literal["scheduled", "paused"]
+    schedule: str | None
+    every_seconds: float | None
+    timezone: Literal["UTC"]
+    paused: bool
+    note: str | None
+    next_run: Time | None
+    last_run: Time | None
+    last_job_id: str | None
+    run_count: int
+    skipped_count: int
+    created_at: Time | None
+    name: str
+    queue: str
+    priority: int
+    max_retries: int
+    retry: RetryAnswer
+    payload: JsonValue
+    tags: tuple[str, ...]
+    timeout_seconds: float
+    queue_timeout_seconds: float | None
+    total_timeout_seconds: float | None
+
+
+class SchedulesPage(Struct):
+    items: list[ScheduleAnswer]
+    next_cursor: str | None
+
+
+class Triggered(Struct):
+    job_id: str
+    schedule_id: str
+
+
+class WorkerAnswer(Struct):
+    worker_id: str
+    id: str
+    name: str
+    status: Literal["active", "draining", "lost"]
+    slots: int
+    running: int
+    running_jobs: list[str]
+    queues: tuple[str, ...]
+    tasks: tuple[str, ...]
+    labels: dict[str, str]
+    last_seen_at: Time | None
+    registered_at: Time | None
+    address: str | None
+    protocol: str
+
+
+class WorkersAnswer(Struct):
+    items: list[WorkerAnswer]
+
+
+class RegisteredAnswer(Struct):
+    worker_id: str
+    ttl_seconds: float
+
+
+class AssignmentAnswer(Struct):
+    job_id: str
+    attempt: int
+    name: str
+    queue: str
+    payload: JsonValue
+    timeout_seconds: float
+    deadline: Time | None
+    failures: int
+    max_retries: int
+
+
+class PollAnswer(Struct):
+    jobs: list[AssignmentAnswer]
+
+
+class AttemptAnswer(Struct):
+    job_id: str
+    attempt: int
+
+
+class HeartbeatAnswer(Struct):
+    cancel: list[AttemptAnswer]
+    drain: bool
+
+
+class CountAnswer(Struct):
+    """`more`: some were left for the next request."""
+
+    count: int
+    more: bool
+
+
+class QueueCounts(Struct):
+    scheduled: int
+    ready: int
+    retrying: int
+    running: int
+
+
+class StatsAnswer(Struct):
+    """`queue_length` counts jobs that could start now; totals run since the cluster began."""
+
+    queue_length: int
+    active_workers: int
+    jobs_by_status: dict[str, int]
+    queues: dict[str, QueueCounts]
+    totals: dict[str, int]
+    slots_total: int
+    slots_used: int
+    dead_letters: int
+    leader: str | None
+    index: int
+
+
+class Member(Struct):
+    id: str
+    http: str | None
+    role: str
+    connected: bool
+    match_index: int
+    last_contact_ms: float | None
+
+
+class ClusterAnswer(Struct):
+    node_id: str
+    leader_id: str | None
+    leader: str | None
+    is_leader: bool
+    has_quorum: bool
+    ready: bool
+    epoch: int
+    applied_index: int
+    commit_index: int
+    members: list[Member]
+    consensus: dict[str, Any]
+
+
+class TransferAnswer(Struct):
+    leader_id: str
+
+
+class HealthAnswer(Struct, omit_defaults=True):
+    status: str
+    checks: dict[str, bool] | None = None

@@ -1,0 +1,57 @@
+"""/v1/cluster: who is a member, who leads, and handing leadership over."""
+
+from __future__ import annotations
+
+import msgspec
+
+from cluster.api.answers import ClusterAnswer, Member, TransferAnswer
+from cluster.api.errors import ProblemError
+from cluster.api.models import TransferRequest
+from cluster.api.routing import Call, Query, Routes
+from cluster.consensus import TransferError
+
+routes = Routes("cluster")
+
+_SHOWN_APART = frozenset(ClusterAnswer.__struct_fields__) | {"leader_http", "is_leader_ready"}
+
+
+@routes.add(
+    "GET",
+    "/v1/cluster",
+    "Show the cluster as the asked node sees it",
+    answer=ClusterAnswer,
+    local=True,
+)
+async def get_cluster(call: Call[None, Query]) -> ClusterAnswer:
+    raft = call.services.raft
+    status = raft.status()
+    return ClusterAnswer(
+        node_id=raft.node_id,
+        leader_id=raft.leader_id,
+        leader=raft.leader_http,
+        is_leader=raft.is_leader,
+        has_quorum=raft.leader_id is not None,
+        ready=raft.caught_up and not call.services.draining,
+        epoch=status.get("epoch", raft.epoch),
+        applied_index=raft.applied_index,
+        commit_index=raft.commit_index,
+        members=[msgspec.convert(member, Member) for member in status["members"]],
+        consensus={name: value for name, value in status.items() if name not in _SHOWN_APART},
+    )
+
+
+@routes.add(
+    "POST",
+    "/v1/cluster/transfer",
+    "Hand leadership to another member",
+    body=TransferRequest,
+    body_optional=True,
+    answer=TransferAnswer,
+    problems=("transfer_failed",),
+)
+async def transfer(call: Call[TransferRequest, Query]) -> TransferAnswer:
+    try:
+        leader_id = await call.services.raft.transfer(call.body.to)
+    except TransferError as error:
+        raise ProblemError("transfer_failed", str(error)) from None
+    return TransferAnswer(leader_id)

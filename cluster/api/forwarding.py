@@ -1,0 +1,190 @@
+"""Any node answers any request: what only the leader can answer, a follower passes on to it.
+
+Bodies stream through. A request that may have reached the leader is never sent twice unless it is a
+GET; when its answer got lost the client is told so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+
+import aiohttp
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from multidict import CIMultiDict
+from yarl import URL
+
+from cluster.actors.services import NotLeader, Services
+from cluster.api.errors import ProblemError, no_leader, outcome_unknown
+from cluster.api.routing import Endpoint, Served
+
+LEADER_WAIT_SECONDS = 1.0
+LEADER_POLL_SECONDS = 0.02
+CONNECT_SECONDS = 2.0
+HOPS_MAX = 3
+WHOLE_BYTES_MAX = 1 << 20  # an answer up to this size is read before it is passed on
+CHUNK_BYTES = 1 << 16
+FORWARDED_BY = "X-Forwarded-By"
+
+# RFC 9110, 7.6.1: meant for one connection, not for the request.
+HOP_BY_HOP = frozenset(
+    ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer",
+     "transfer-encoding", "upgrade", "host", "origin", "expect")
+)  # fmt: skip
+
+SESSION: web.AppKey[aiohttp.ClientSession] = web.AppKey("session", aiohttp.ClientSession)
+
+
+async def session_context(app: web.Application) -> AsyncIterator[None]:
+    """The client session lives as long as the application."""
+    timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS)
+    app[SESSION] = aiohttp.ClientSession(
+        timeout=timeout,
+        auto_decompress=False,
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+    yield
+    await app[SESSION].close()
+
+
+class Forwarding:
+    """The middleware and what it needs to know of the node."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        served = getattr(request.match_info.handler, "__self__", None)
+        raft = self._services.raft
+        if not isinstance(served, Served) or served.endpoint.local or _reads_stale(request):
+            return await handler(request)
+        endpoint = served.endpoint
+        if raft.is_leader:
+            try:
+                return await handler(request)
+            except NotLeader:
+                # Leadership ended under the request; nothing was proposed, so another may try.
+                return await self._elsewhere(request, endpoint)
+        if endpoint.upgrade:
+            raise ProblemError(
+                "not_leader", "workers connect to the leader", leader=raft.leader_http
+            )
+        leader = await self._leader()
+        if leader is None:
+            try:
+                return await handler(request)  # this node became the leader meanwhile
+            except NotLeader:
+                raise no_leader() from None
+        return await self._forward(request, endpoint, leader)
+
+    async def _elsewhere(self, request: web.Request, endpoint: Endpoint) -> web.StreamResponse:
+        if endpoint.upgrade:
+            raise ProblemError("not_leader", "workers connect to the leader", leader=None)
+        leader = await self._leader()
+        if leader is None:
+            raise no_leader()
+        return await self._forward(request, endpoint, leader)
+
+    async def _leader(self) -> str | None:
+        """The base URL of another node that leads; None when this one does. Waits a moment for an
+        election to end, then raises no_quorum."""
+        raft = self._services.raft
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + LEADER_WAIT_SECONDS
+        while not raft.is_leader:
+            leader = raft.leader_http
+            if leader is not None and raft.leader_id != raft.node_id:
+                return leader
+            if loop.time() >= give_up_s:
+                raise no_leader()
+            await asyncio.sleep(LEADER_POLL_SECONDS)
+        return None
+
+    async def _forward(
+        self, request: web.Request, endpoint: Endpoint, leader: str
+    ) -> web.StreamResponse:
+        hops = request.headers.getall(FORWARDED_BY, [])
+        node_id = self._services.raft.node_id
+        if len(hops) >= HOPS_MAX or node_id in hops:
+            raise no_leader()  # the nodes do not agree yet on who leads
+        headers = _end_to_end(request.headers)
+        headers.add(FORWARDED_BY, node_id)
+        repeatable = request.method in ("GET", "HEAD")
+        try:
+            return await self._once(request, endpoint, leader, headers)
+        except aiohttp.ClientConnectorError:
+            reached = False  # nothing left this node
+        except (aiohttp.ClientError, TimeoutError, ConnectionError):
+            reached = True
+        if reached and not repeatable:
+            raise outcome_unknown()
+        again = await self._leader()
+        if repeatable and again is not None:
+            try:
+                return await self._once(request, endpoint, again, headers)
+            except (aiohttp.ClientError, TimeoutError, ConnectionError):
+                pass
+        raise no_leader()
+
+    async def _once(
+        self, request: web.Request, endpoint: Endpoint, leader: str, headers: CIMultiDict[str]
+    ) -> web.StreamResponse:
+        # The leader may have been asked with the body read already, when it led no more.
+        data: object = None
+        if request.body_exists:
+            data = await request.read() if request.content.is_eof() else request.content
+        url = URL(leader + request.raw_path, encoded=True)
+        timeout = aiohttp.ClientTimeout(
+            total=None, connect=CONNECT_SECONDS, sock_read=endpoint.patience_s
+        )
+        async with request.app[SESSION].request(
+            request.method,
+            url,
+            data=data,
+            headers=headers,
+            timeout=timeout,
+            allow_redirects=False,
+        ) as answer:
+            kept = _end_to_end(answer.headers)
+            length = answer.content_length
+            if length is not None and length <= WHOLE_BYTES_MAX:
+                body = await answer.read()
+                return web.Response(status=answer.status, body=body, headers=kept)
+            return await _pass_on(request, answer, kept)
+
+
+async def _pass_on(
+    request: web.Request, answer: aiohttp.ClientResponse, headers: CIMultiDict[str]
+) -> web.StreamResponse:
+    """A large answer, piece by piece. Once begun it can only be cut off, never replaced."""
+    response = web.StreamResponse(status=answer.status, headers=headers)
+    await response.prepare(request)
+    try:
+        async for chunk in answer.content.iter_chunked(CHUNK_BYTES):
+            await response.write(chunk)
+    except (aiohttp.ClientError, TimeoutError):
+        if request.transport is not None:
+            request.transport.abort()
+        return response
+    await response.write_eof()
+    return response
+
+
+def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
+    kept: CIMultiDict[str] = CIMultiDict()
+    for name, value in headers.items():
+        if name.lower() not in HOP_BY_HOP:
+            kept.add(name, value)
+    return kept
+
+
+def _reads_stale(request: web.Request) -> bool:
+    return (
+        bool(request.query_string)
+        and request.method == "GET"
+        and request.query.get("consistency") == "stale"
+    )

@@ -1,0 +1,191 @@
+"""The frames of the worker stream: MessagePack arrays `[type, ...]`, decoded into structs in C.
+
+Fields are only ever appended, with defaults: an older peer sends fewer, a newer one more, and both
+are understood. Unknown types are ignored by both sides.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from cluster.actors.services import Assignment, AttemptError
+
+SUBPROTOCOL = "quorate.msgpack.v1"
+LOG_CHARACTERS_MAX = 16_384
+MESSAGE_CHARACTERS_MAX = 10_000
+LABEL = Meta(min_length=1, max_length=128)
+
+Attempt = tuple[int, int]
+
+
+class Held(Struct, array_like=True, gc=False):
+    """One attempt that a worker has in hand."""
+
+    job_id: int
+    attempt: int
+
+
+class Offer(Struct):
+    """What a worker says of itself. `worker_id` when it was registered before."""
+
+    slots: Annotated[int, Meta(ge=1, le=100_000)] = 1
+    name: Annotated[str, Meta(max_length=128)] = ""
+    queues: Annotated[list[Annotated[str, LABEL]], Meta(min_length=1)] = field(
+        default_factory=lambda: ["default"]
+    )
+    tasks: list[Annotated[str, LABEL]] = []
+    labels: dict[str, str] = {}
+    worker_id: str | None = None
+    running: list[Held] = []
+
+
+class Register(Struct, array_like=True, tag="register"):
+    offer: Offer
+
+
+class Credit(Struct, array_like=True, tag="credit", gc=False):
+    count: int
+
+
+class DoneItem(Struct, array_like=True, gc=False):
+    job_id: int
+    attempt: int
+    output: bytes | None = None
+    log: str | None = None
+
+
+class Done(Struct, array_like=True, tag="done"):
+    seq: int
+    items: list[DoneItem]
+    credit: int = 0
+
+
+class Failed(Struct, array_like=True, tag="failed"):
+    seq: int
+    items: list[AttemptError]
+    credit: int = 0
+
+
+class Released(Struct, array_like=True, tag="released"):
+    seq: int
+    items: list[Held]
+    credit: int = 0
+
+
+class ProgressItem(Struct, array_like=True, gc=False):
+    job_id: int
+    attempt: int
+    fraction: float | None = None
+    message: str | None = None
+
+
+class Progress(Struct, array_like=True, tag="progress"):
+    items: list[ProgressItem]
+
+
+class LogItem(Struct, array_like=True, gc=False):
+    job_id: int
+    attempt: int
+    text: str
+
+
+class Log(Struct, array_like=True, tag="log"):
+    items: list[LogItem]
+
+
+class Heartbeat(Struct, array_like=True, tag="heartbeat"):
+    """A sign of life."""
+
+
+class Drain(Struct, array_like=True, tag="drain"):
+    """The worker wants nothing more."""
+
+
+class Bye(Struct, array_like=True, tag="bye"):
+    """The worker leaves for good."""
+
+
+Incoming = Register | Credit | Done | Failed | Released | Progress | Log | Heartbeat | Drain | Bye
+Results = Done | Failed | Released
+KNOWN = frozenset(
+    ("register", "credit", "done", "failed", "released", "progress", "log", "heartbeat", "drain",
+     "bye")
+)  # fmt: skip
+
+_decode = msgspec.msgpack.Decoder(Incoming).decode
+_decode_any = msgspec.msgpack.Decoder().decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class BadFrame(Exception):
+    """A frame that breaks the protocol; the message goes to the worker."""
+
+
+def decode(data: bytes) -> Incoming | None:
+    """A frame; None for one of a type that this release does not know. Raises BadFrame."""
+    try:
+        frame: Incoming = _decode(data)
+    except msgspec.DecodeError as error:
+        if _is_foreign(data):
+            return None
+        raise BadFrame(str(error)) from None
+    except RecursionError:
+        raise BadFrame("nested too deeply") from None
+    return frame
+
+
+def _is_foreign(data: bytes) -> bool:
+    try:
+        frame: Any = _decode_any(data)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    if not isinstance(frame, list) or not frame or not isinstance(frame[0], str):
+        return False
+    return frame[0] not in KNOWN
+
+
+def bounded(error: AttemptError) -> AttemptError:
+    """The same failure within the limits of what is kept."""
+    log, message = error.log, error.error_message
+    if len(message) <= MESSAGE_CHARACTERS_MAX and (log is None or len(log) <= LOG_CHARACTERS_MAX):
+        return error
+    return AttemptError(
+        error.job_id, error.attempt, error.error_type, message[:MESSAGE_CHARACTERS_MAX],
+        error.retryable, cut_log(log),
+    )  # fmt: skip
+
+
+def cut_log(text: str | None) -> str | None:
+    """The kept end of a log."""
+    return text if text is None or len(text) <= LOG_CHARACTERS_MAX else text[-LOG_CHARACTERS_MAX:]
+
+
+def registered(worker_id: int, ttl_s: float, drop: list[Attempt]) -> bytes:
+    return _encode(("registered", f"w{worker_id}", ttl_s, drop))
+
+
+def jobs(assignments: list[Assignment]) -> bytes:
+    return _encode(("jobs", assignments))
+
+
+def cancel(attempts: list[Attempt]) -> bytes:
+    return _encode(("cancel", attempts))
+
+
+def ack(seq: int, refused: list[int]) -> bytes:
+    return _encode(("ack", seq, refused))
+
+
+def moved(leader: str | None) -> bytes:
+    return _encode(("moved", leader))
+
+
+def error(code: str, message: str) -> bytes:
+    return _encode(("error", code, message))
+
+
+DRAIN = _encode(("drain",))
+HEARTBEAT = _encode(("heartbeat",))

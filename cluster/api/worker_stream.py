@@ -1,0 +1,337 @@
+"""GET /v1/workers/stream: one WebSocket per worker, pushed jobs one way, results the other.
+
+The connection only translates: what a frame means is the desk's to decide. Results that arrive
+while a commit is in flight are booked together in the next one; each frame gets its own ack. A
+worker that does not read what it is sent is cut off, one that sends results faster than they can be
+committed is not read from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Any
+
+from aiohttp import WSMsgType, web
+
+from cluster.actors.services import (
+    Assignment,
+    AttemptError,
+    NotLeader,
+    OutcomeUnknown,
+    Overloaded,
+    Services,
+)
+from cluster.api import frames
+from cluster.api.errors import ProblemError
+from cluster.api.frames import Attempt, BadFrame, Incoming, Results
+from cluster.api.lookup import parse_worker_id
+from cluster.api.outbox import Outbox
+from cluster.api.routing import Call, Query, Routes
+from cluster.machine.model import WorkerSpec
+
+log = logging.getLogger("quorate.api.stream")
+
+routes = Routes("workers")
+
+REGISTER_SECONDS = 10.0
+RESULTS_WAITING_MAX = 20_000  # items; beyond this the socket is not read
+RESULTS_MERGED_MAX = 5_000  # items in one command
+OUTPUT_TOO_LARGE = "output_too_large"
+
+CONNECTIONS: web.AppKey[set[Any]] = web.AppKey("connections", set[Any])
+
+
+@routes.add(
+    "GET",
+    "/v1/workers/stream",
+    "Open the worker stream (WebSocket, subprotocol quorate.msgpack.v1)",
+    status=101,
+    upgrade=True,
+    problems=("not_leader", "upgrade_required"),
+)
+async def worker_stream(call: Call[None, Query]) -> web.StreamResponse:
+    services, request = call.services, call.request
+    socket = web.WebSocketResponse(
+        protocols=(frames.SUBPROTOCOL,),
+        max_msg_size=services.settings.request_max_bytes,
+        compress=False,
+    )
+    if not socket.can_prepare(request).ok:
+        raise ProblemError("upgrade_required", "open this address as a WebSocket")
+    await socket.prepare(request)
+    connection = Connection(services, socket, request)
+    connections = request.app[CONNECTIONS]
+    connections.add(connection)
+    try:
+        await connection.serve()
+    finally:
+        connections.discard(connection)
+    return socket
+
+
+async def close_all(app: web.Application) -> None:
+    """The node stops: every worker is told to go elsewhere."""
+    for connection in list(app[CONNECTIONS]):
+        connection.close_moved(connection.services.raft.leader_http)
+
+
+class Connection:
+    """One worker's socket, and the sink that the desk writes to."""
+
+    def __init__(
+        self, services: Services, socket: web.WebSocketResponse, request: web.Request
+    ) -> None:
+        self.services = services
+        self.worker_id = 0
+        self._desk = services.desk
+        self._socket = socket
+        self._address = request.remote or ""
+        self._said_bye = False
+        self._ttl_s = services.settings.worker_ttl_seconds
+        transport = request.transport
+        abort = transport.abort if transport is not None else lambda: None
+        self._outbox = Outbox(socket, abort, self._ttl_s)
+        self._results: list[Results] = []
+        self._results_items = 0
+        self._results_changed = asyncio.Event()
+        self._results_room = asyncio.Event()
+        self._results_room.set()
+
+    # -- Sink: called by the desk, never blocks --------------------------------------------------
+
+    def send_jobs(self, jobs: list[Assignment]) -> None:
+        self._outbox.put(frames.jobs(jobs))
+
+    def send_cancel(self, attempts: list[Attempt]) -> None:
+        self._outbox.put(frames.cancel(attempts))
+
+    def send_drain(self) -> None:
+        self._outbox.put(frames.DRAIN)
+
+    def close_moved(self, leader_http: str | None) -> None:
+        self._outbox.close(frames.moved(leader_http))
+
+    # -- the conversation ------------------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """From the first frame to the last; returns when the socket is closed."""
+        writer = asyncio.create_task(self._outbox.run())
+        booker: asyncio.Task[None] | None = None
+        try:
+            if await self._register():
+                booker = asyncio.create_task(self._book())
+                await self._read()
+        except BadFrame as error:
+            self._outbox.close(frames.error("bad_frame", str(error)))
+        except NotLeader as error:
+            self.close_moved(error.leader_http)
+        except (OutcomeUnknown, Overloaded) as error:
+            self._outbox.close(frames.error("try_again", str(error) or "try again"))
+        finally:
+            await self._end(writer, booker)
+
+    async def _register(self) -> bool:
+        """The first frame. False when the worker was gone before it came."""
+        try:
+            async with asyncio.timeout(REGISTER_SECONDS):
+                message = await self._socket.receive()
+        except TimeoutError:
+            raise BadFrame("no register frame came") from None
+        if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR):
+            return False
+        frame = frames.decode(message.data) if message.type is WSMsgType.BINARY else None
+        if not isinstance(frame, frames.Register):
+            raise BadFrame("the first frame must be register")
+        offer = frame.offer
+        spec = WorkerSpec(
+            offer.name or "worker",
+            offer.slots,
+            tuple(offer.queues),
+            tuple(offer.tasks),
+            offer.labels,
+            round(self._ttl_s * 1000),
+            self._address,
+        )
+        known_id = 0
+        if offer.worker_id is not None:
+            try:
+                known_id = parse_worker_id(offer.worker_id)
+            except ProblemError as problem:
+                raise BadFrame(problem.detail) from None
+        running = [(held.job_id, held.attempt) for held in offer.running]
+        self.worker_id, drop = await self._desk.register(spec, known_id, running, self)
+        self._outbox.put_first(frames.registered(self.worker_id, self._ttl_s, drop))
+        return True
+
+    async def _read(self) -> None:
+        socket, desk, worker_id = self._socket, self._desk, self.worker_id
+        while True:
+            message = await socket.receive()
+            if message.type is not WSMsgType.BINARY:
+                if message.type is WSMsgType.TEXT:
+                    raise BadFrame("frames are binary")
+                return
+            self._outbox.heard()
+            desk.seen(worker_id)
+            frame = frames.decode(message.data)
+            if frame is not None:
+                await self._handle(frame)
+                if self._said_bye:
+                    return
+
+    async def _handle(self, frame: Incoming) -> None:
+        worker_id = self.worker_id
+        match frame:
+            case frames.Done() | frames.Failed() | frames.Released():
+                await self._take_results(frame)
+            case frames.Credit():
+                self._desk.grant(worker_id, frame.count)
+            case frames.Heartbeat():
+                pass  # being heard is all it is for
+            case frames.Progress():
+                items = [(i.job_id, i.attempt, i.fraction, i.message) for i in frame.items]
+                self._desk.progress(worker_id, items)
+            case frames.Log():
+                self._desk.log(worker_id, [(i.job_id, i.attempt, i.text) for i in frame.items])
+            case frames.Drain():
+                await self._desk.drain(worker_id)
+            case frames.Bye():
+                self._said_bye = True
+            case frames.Register():
+                raise BadFrame("a connection registers once")
+
+    async def _take_results(self, frame: Results) -> None:
+        """Queue results for the booker; with too many waiting, read no further for now."""
+        if frame.credit:
+            # The slots are free whatever becomes of the commit.
+            self._desk.grant(self.worker_id, frame.credit)
+        self._results.append(frame)
+        self._results_items += len(frame.items)
+        self._results_changed.set()
+        if self._results_items > RESULTS_WAITING_MAX:
+            self._results_room.clear()
+            await self._results_room.wait()
+
+    # -- booking results -------------------------------------------------------------------------
+
+    async def _book(self) -> None:
+        """Commit results in order, one command at a time."""
+        try:
+            while True:
+                await self._results_changed.wait()
+                while self._results:
+                    await self._book_some(self._next_results())
+                self._results_changed.clear()
+        except NotLeader as error:
+            self.close_moved(error.leader_http)
+        except OutcomeUnknown:
+            # Not acknowledged: the worker sends them again to whoever leads by then.
+            self.close_moved(self.services.raft.leader_http)
+        finally:
+            self._results_room.set()
+
+    def _next_results(self) -> list[Results]:
+        """The oldest frame and those of its kind that follow, up to a bound."""
+        waiting = self._results
+        kind, items, count = type(waiting[0]), 0, 0
+        for frame in waiting:
+            if type(frame) is not kind or (count and items >= RESULTS_MERGED_MAX):
+                break
+            items += len(frame.items)
+            count += 1
+        taken = waiting[:count]
+        del waiting[:count]
+        return taken
+
+    async def _book_some(self, taken: list[Results]) -> None:
+        while True:
+            try:
+                refused = await self._commit(taken)
+                break
+            except Overloaded as overload:
+                await asyncio.sleep(overload.retry_after_s / 10)
+        stale = set(refused)
+        for frame in taken:
+            self._results_items -= len(frame.items)
+            mine = [i.job_id for i in frame.items if i.job_id in stale] if stale else []
+            self._outbox.put(frames.ack(frame.seq, mine))
+        if self._results_items <= RESULTS_WAITING_MAX // 2:
+            self._results_room.set()
+
+    async def _commit(self, taken: list[Results]) -> list[int]:
+        """One command for frames of one kind. Returns the refused ids."""
+        desk, worker_id = self._desk, self.worker_id
+        done: list[frames.DoneItem] = []
+        errors: list[AttemptError] = []
+        held: list[frames.Held] = []
+        for frame in taken:
+            match frame:
+                case frames.Done():
+                    done += frame.items
+                case frames.Failed():
+                    errors += map(frames.bounded, frame.items)
+                case frames.Released():
+                    held += frame.items
+        if done:
+            return await self._commit_done(done)
+        if errors:
+            return await desk.fail(worker_id, errors)
+        if held:
+            return await desk.release(
+                worker_id, [h.job_id for h in held], [h.attempt for h in held]
+            )
+        return []
+
+    async def _commit_done(self, items: list[frames.DoneItem]) -> list[int]:
+        """Results go into columns; an output beyond the limit fails its job for good."""
+        desk, worker_id = self._desk, self.worker_id
+        maximum = self.services.settings.output_max_bytes
+        outputs = [item.output for item in items]
+        has_output = any(outputs)
+        refused: list[int] = []
+        if has_output and max(map(len, filter(None, outputs))) > maximum:
+            large = [i for i in items if i.output is not None and len(i.output) > maximum]
+            items = [i for i in items if i.output is None or len(i.output) <= maximum]
+            outputs = [item.output for item in items]
+            refused = await desk.fail(worker_id, [_too_large(i, maximum) for i in large])
+            if not items:
+                return refused
+        logs = [item.log for item in items]
+        return refused + await desk.complete(
+            worker_id,
+            [item.job_id for item in items],
+            [item.attempt for item in items],
+            outputs if has_output else None,
+            [frames.cut_log(text) for text in logs] if any(logs) else None,
+        )
+
+    async def _end(self, writer: asyncio.Task[None], booker: asyncio.Task[None] | None) -> None:
+        """Book what has arrived, tell the desk, close the socket."""
+        if booker is not None:
+            await self._finish_booking(booker)
+        if self.worker_id:
+            if self._said_bye:
+                with contextlib.suppress(NotLeader, OutcomeUnknown, Overloaded):
+                    await self._desk.leave(self.worker_id)
+            self._desk.disconnected(self.worker_id, self)
+        self._outbox.close(None)
+        await writer
+        await self._socket.close()
+
+    async def _finish_booking(self, booker: asyncio.Task[None]) -> None:
+        while self._results_items and not booker.done() and not self._outbox.closing:
+            self._results_room.clear()
+            room = asyncio.create_task(self._results_room.wait())
+            await asyncio.wait((room, booker), return_when=asyncio.FIRST_COMPLETED)
+            room.cancel()
+        booker.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await booker
+
+
+def _too_large(item: frames.DoneItem, maximum: int) -> AttemptError:
+    size = len(item.output or b"")
+    message = f"the output has {size} bytes; {maximum} are allowed (output_max_bytes)"
+    return AttemptError(item.job_id, item.attempt, OUTPUT_TOO_LARGE, message, False, item.log)

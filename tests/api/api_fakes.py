@@ -1,0 +1,160 @@
+"""A node without consensus: what is proposed is committed at once, on the same event loop.
+
+Everything above the log is the real thing, so these tests see what a client of a real node sees.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp.test_utils import TestClient, TestServer
+
+from cluster.actors.archivist import Archivist
+from cluster.actors.desk import WorkerDesk
+from cluster.actors.dispatcher import Dispatcher
+from cluster.actors.live import LiveBoard
+from cluster.actors.proposer import Proposer
+from cluster.actors.services import Services
+from cluster.actors.supervisor import Supervisor
+from cluster.actors.waiters import Waiters
+from cluster.api import build_app
+from cluster.clock import ManualClock
+from cluster.consensus import Outcome, TransferError
+from cluster.history import History
+from cluster.machine.apply import apply
+from cluster.machine.commands import decode_batch
+from cluster.machine.state import State
+from cluster.projections.metrics import Metrics
+from cluster.projections.ready import ReadyQueues
+from cluster.settings import Settings
+
+NOW_MS = 1_795_000_000_000  # 2026-11-18T11:06:40Z
+
+
+class FakeRaft:
+    """A replica that commits alone. `fate` decides what becomes of proposals."""
+
+    def __init__(self, node_id: str, clock: ManualClock) -> None:
+        self.state = State()
+        self.node_id = node_id
+        self.is_leader = True
+        self.leader_id: str | None = node_id
+        self.leader_http: str | None = f"http://{node_id}"
+        self.epoch = 1
+        self.applied_index = 0
+        self.caught_up = True
+        self.fate = Outcome.APPLIED
+        self.held: list[Any] | None = None  # a list: proposals wait in it
+        self._clock = clock
+        self._listeners: list[Any] = []
+        self._leadership: list[Any] = []
+
+    @property
+    def commit_index(self) -> int:
+        return self.applied_index
+
+    def on_effects(self, listener: Any) -> None:
+        self._listeners.append(listener)
+
+    def on_restored(self, listener: Any) -> None: ...
+
+    def on_leadership(self, listener: Any) -> None:
+        self._leadership.append(listener)
+
+    def before_truncation(self, gate: Any) -> None: ...
+
+    def propose_raw(self, commands: list[msgspec.Raw], callback: Any) -> None:
+        entry = msgspec.msgpack.encode((self.epoch, self._clock.now_ms(), commands))
+        if self.held is not None:
+            self.held.append((entry, callback))
+            return
+        asyncio.get_running_loop().call_soon(self._commit, entry, callback)
+
+    def release_held(self) -> None:
+        """Commit what waited."""
+        held, self.held = self.held or [], None
+        for entry, callback in held:
+            self._commit(entry, callback)
+
+    def _commit(self, entry: bytes, callback: Any) -> None:
+        if self.fate is not Outcome.APPLIED:
+            callback(self.fate, None)
+            return
+        self.applied_index += 1
+        results, effects = apply(self.state, decode_batch(entry))
+        for listener in self._listeners:
+            listener(effects, self.applied_index)
+        callback(Outcome.APPLIED, results)
+
+    def follow(self, leader_id: str | None, leader_http: str | None) -> None:
+        """Somebody else leads from now on, or nobody."""
+        was_leader, self.is_leader = self.is_leader, False
+        self.leader_id, self.leader_http = leader_id, leader_http
+        if was_leader:
+            for listener in self._leadership:
+                listener(False)
+
+    async def transfer(self, target: str | None) -> str:
+        if target == "nobody":
+            raise TransferError("no member is called nobody")
+        return target or "other"
+
+    def status(self) -> dict[str, Any]:
+        own = {
+            "id": self.node_id,
+            "http": f"http://{self.node_id}",
+            "role": "leader" if self.is_leader else "follower",
+            "connected": True,
+            "match_index": self.applied_index,
+            "last_contact_ms": 0,
+        }
+        return {"term": 1, "fsync_p50_ms": 0.2, "epoch": self.epoch, "members": [own]}
+
+
+class FakeNode:
+    """One node's services and its HTTP application."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.clock = ManualClock(NOW_MS)
+        self.settings = Settings(data=folder, **settings)
+        self.raft = FakeRaft("127.0.0.1:7001", self.clock)
+        raft: Any = self.raft
+        self.ready = ReadyQueues()
+        self.metrics = Metrics(lambda: self.raft.state, lambda: {"raft_is_leader": 1.0})
+        raft.on_effects(lambda effects, _: self.ready.feed(effects))
+        self.history = History.open(folder / "history.sqlite", 0, self.clock)
+        self.archivist = Archivist(raft, self.history)
+        self.proposer = Proposer(raft)
+        self.live = LiveBoard(raft)
+        self.waiters = Waiters(raft)
+        self.desk = WorkerDesk(raft, self.proposer, self.clock, self.live, 2_000)
+        dispatcher = Dispatcher(raft, self.proposer, self.desk, self.ready)
+        self.duties = Supervisor([dispatcher], lambda name: None)
+        self.services = Services(
+            self.settings, self.clock, raft, self.proposer, self.desk, self.waiters, self.live,
+            self.history, self.metrics,
+        )  # fmt: skip
+        self.app = build_app(self.services)
+
+    async def close(self) -> None:
+        await self.duties.stopped()
+        await self.history.close()
+
+
+@asynccontextmanager
+async def serving(
+    folder: Path, **settings: Any
+) -> AsyncIterator[tuple[FakeNode, TestClient[Any, Any]]]:
+    """A node that leads, and a client of it."""
+    node = FakeNode(folder, **settings)
+    node.duties.start()
+    async with TestClient(TestServer(node.app)) as client:
+        yield node, client
+    for task in node.duties.stop():
+        task.cancel()
+    await node.close()
