@@ -24,7 +24,7 @@ from cluster.history.record import FinishedJob, HistoryError, Query
 from cluster.history.store import Store
 
 GATHER_SECONDS = 0.05  # how long the writer waits for company of a first row
-BATCH_ROWS = 5000  # unless so many have gathered before
+BATCH_ROWS = 1000  # unless so many have gathered before: more would hold up the loop for long
 BUFFER_ROWS_MAX = 500_000
 BUFFER_BYTES_MAX = 256 << 20  # counted only while writing fails
 RETRY_SECONDS = 1.0  # after a failed write
