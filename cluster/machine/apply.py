@@ -1,4 +1,5 @@
-"""`apply`: one batch in, results and effects out. Total: it never raises in production.
+"""`apply`: one batch in, results and effects out. Total: it never raises in production, but for
+a lack of memory, which ends the node.
 
 Order inside a batch: the epoch fence, then time (due timers fire), then the commands one by one.
 """
@@ -10,10 +11,10 @@ import zlib
 import msgspec
 
 from cluster.machine import reducers  # noqa: F401  (registers them)
-from cluster.machine.commands import Batch
+from cluster.machine.commands import Batch, Unreadable
 from cluster.machine.effects import Effects, new_effects
-from cluster.machine.firing import fire_due
-from cluster.machine.registry import REDUCERS
+from cluster.machine.firing import fire
+from cluster.machine.registry import REDUCERS, reduces
 from cluster.machine.results import Rejected, Result
 from cluster.machine.state import State
 
@@ -34,20 +35,39 @@ def apply(state: State, batch: Batch) -> tuple[list[Result], Effects]:
     state.epoch = batch.epoch
     if batch.now_ms > state.now_ms:
         state.now_ms = batch.now_ms
-    fire_due(state, effects)
+    _fire_due(state, effects)
     results = [_apply_one(state, command, effects) for command in batch.commands]
     _roll_digest(state, results)
     return results, effects
 
 
+def _fire_due(state: State, effects: Effects) -> None:
+    for due_ms, kind, members in state.timers.take_due(state.now_ms):
+        try:
+            fire(state, due_ms, kind, members, effects)
+        except MemoryError:
+            raise
+        except Exception:
+            if Strictness.raise_bugs:
+                raise
+            state.totals.rejected_internal += 1
+
+
 def _apply_one(state: State, command: object, effects: Effects) -> Result:
     try:
         return REDUCERS[type(command)](state, command, effects)
+    except MemoryError:
+        raise  # this node's trouble alone: going on would make it another replica than the others
     except Exception:
         if Strictness.raise_bugs:
             raise
         state.totals.rejected_internal += 1
         return Rejected.INTERNAL
+
+
+@reduces(Unreadable)
+def refuse_unreadable(state: State, command: Unreadable, effects: Effects) -> Result:
+    return Rejected.UNDECODABLE
 
 
 def _roll_digest(state: State, results: list[Result]) -> None:

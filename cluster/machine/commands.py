@@ -5,16 +5,29 @@ formulas, so policies can change between releases while old logs replay exactly.
 append-only and fields are appended with defaults; `tests/machine/test_golden_log.py` holds that.
 
 Hot commands are columnar: one command books a thousand jobs.
+
+What can be judged without the state is judged here, by the decoder: bounds of numbers and columns
+of one length. A reducer that runs may rely on both.
 """
 
 from __future__ import annotations
 
-import msgspec
-from msgspec import Struct
+from collections.abc import Sized
+from typing import Annotated, cast
 
-from cluster.machine.model import JobSpec, WorkerSpec
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from cluster.machine.model import Count, JobSpec, Ms, Priority, WorkerSpec
 
 ON_CONFLICT_RETURN, ON_CONFLICT_REJECT, ON_CONFLICT_REPLACE = 0, 1, 2
+INT64_MAX = (1 << 63) - 1
+
+
+def _same_length(column: Sized, *others: Sized | None) -> None:
+    for other in others:
+        if other is not None and len(other) != len(column):
+            raise ValueError(f"columns of {len(column)} and {len(other)} rows")
 
 
 class JobGroup(Struct, array_like=True, frozen=True, gc=False):
@@ -22,12 +35,16 @@ class JobGroup(Struct, array_like=True, frozen=True, gc=False):
 
     spec: JobSpec
     payloads: list[bytes]
-    run_at_ms: int = 0
-    expires_at_ms: int = 0
-    deadline_ms: int = 0  # whole life, all attempts
+    run_at_ms: Ms = 0
+    expires_at_ms: Ms = 0
+    deadline_ms: Ms = 0  # whole life, all attempts
     unique_keys: list[str] | None = None
     on_conflict: int = ON_CONFLICT_RETURN
-    unique_ttl_ms: int = 0  # how long a unique key outlives its job
+    unique_ttl_ms: Ms = 0  # how long a unique key outlives its job
+
+    def __post_init__(self) -> None:
+        if self.unique_keys is not None:
+            _same_length(self.payloads, self.unique_keys)
 
 
 class SubmitJobs(Struct, array_like=True, frozen=True, gc=False, tag=1):
@@ -36,7 +53,7 @@ class SubmitJobs(Struct, array_like=True, frozen=True, gc=False, tag=1):
     groups: list[JobGroup]
     request_key: str = ""
     fingerprint: int = 0
-    request_ttl_ms: int = 0
+    request_ttl_ms: Ms = 0
 
 
 class AssignJobs(Struct, array_like=True, frozen=True, gc=False, tag=2):
@@ -55,6 +72,9 @@ class CompleteJobs(Struct, array_like=True, frozen=True, gc=False, tag=3):
     outputs: list[bytes | None] | None = None
     logs: list[str | None] | None = None
 
+    def __post_init__(self) -> None:
+        _same_length(self.job_ids, self.attempts, self.outputs, self.logs)
+
 
 class JobFailure(Struct, array_like=True, frozen=True, gc=False):
     """One failed attempt and the decision: `retry_at_ms` > 0 retries then, 0 is final."""
@@ -63,7 +83,7 @@ class JobFailure(Struct, array_like=True, frozen=True, gc=False):
     attempt: int
     error_type: str
     error_message: str
-    retry_at_ms: int
+    retry_at_ms: Ms
     log: str = ""
     outcome: str = "failed"
 
@@ -80,6 +100,9 @@ class ReleaseJobs(Struct, array_like=True, frozen=True, gc=False, tag=5):
     job_ids: list[int]
     attempts: list[int]
 
+    def __post_init__(self) -> None:
+        _same_length(self.job_ids, self.attempts)
+
 
 class CancelJobs(Struct, array_like=True, frozen=True, gc=False, tag=6):
     job_ids: list[int]
@@ -91,16 +114,16 @@ class JobChanges(Struct, array_like=True, frozen=True, gc=False):
 
     payload: bytes | None = None
     queue: str | None = None
-    priority: int | None = None
-    max_retries: int | None = None
-    timeout_ms: int | None = None
+    priority: Priority | None = None
+    max_retries: Count | None = None
+    timeout_ms: Ms | None = None
 
 
 class RetryJobs(Struct, array_like=True, frozen=True, gc=False, tag=7):
     """Bring dead jobs back with a fresh allowance of retries. `run_at_ms` 0 means now."""
 
     job_ids: list[int]
-    run_at_ms: int = 0
+    run_at_ms: Ms = 0
     changes: JobChanges = JobChanges()
 
 
@@ -115,11 +138,11 @@ class PutSchedule(Struct, array_like=True, frozen=True, gc=False, tag=9):
     spec: JobSpec
     payload: bytes
     cron: str
-    every_ms: int
-    next_fire_ms: int
+    every_ms: Ms
+    next_fire_ms: Ms
     replace: bool = False
-    queue_timeout_ms: int = 0
-    total_timeout_ms: int = 0
+    queue_timeout_ms: Ms = 0
+    total_timeout_ms: Ms = 0
 
 
 class PauseSchedule(Struct, array_like=True, frozen=True, gc=False, tag=10):
@@ -129,16 +152,17 @@ class PauseSchedule(Struct, array_like=True, frozen=True, gc=False, tag=10):
 
 class ResumeSchedule(Struct, array_like=True, frozen=True, gc=False, tag=11):
     schedule_id: str
-    next_fire_ms: int
+    next_fire_ms: Ms
 
 
 class FireSchedule(Struct, array_like=True, frozen=True, gc=False, tag=12):
-    """Launch one occurrence, once: refused unless `expected_fire_ms` is still the next one."""
+    """Launch one occurrence, once: refused unless `expected_fire_ms` is still the next one and
+    `next_fire_ms` comes after it (0: never again)."""
 
     schedule_id: str
-    expected_fire_ms: int
-    next_fire_ms: int
-    skipped: int = 0  # occurrences older than the catch-up window
+    expected_fire_ms: Ms
+    next_fire_ms: Ms
+    skipped: Count = 0  # occurrences older than the catch-up window
 
 
 class TriggerSchedule(Struct, array_like=True, frozen=True, gc=False, tag=13):
@@ -197,16 +221,30 @@ Command = (
 )
 
 
+class Unreadable(Struct, frozen=True, gc=False):
+    """Stands in a decoded batch for a command that breaks the rules above; never encoded."""
+
+    why: str
+
+
 class Batch(Struct, array_like=True, frozen=True, gc=False):
     """One log entry. `epoch` is the proposing leader's Raft term; `now_ms` its clock."""
 
-    epoch: int
-    now_ms: int
+    epoch: Annotated[int, Meta(ge=0, le=INT64_MAX)]
+    now_ms: Ms
     commands: list[Command]
+
+
+class _RawBatch(Struct, array_like=True, frozen=True, gc=False):
+    epoch: Annotated[int, Meta(ge=0, le=INT64_MAX)]
+    now_ms: Ms
+    commands: list[Raw]
 
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Batch)
+_raw_decoder = msgspec.msgpack.Decoder(_RawBatch)
+_command_decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
 
 
 def encode_batch(batch: Batch) -> bytes:
@@ -214,5 +252,27 @@ def encode_batch(batch: Batch) -> bytes:
 
 
 def decode_batch(data: bytes) -> Batch:
-    """Raises msgspec.DecodeError (or its subclass ValidationError) for anything not a batch."""
-    return _decoder.decode(data)
+    """Raises msgspec.DecodeError (or its subclass ValidationError) for anything not a batch.
+
+    One command that cannot be read does not hurt its neighbours: it becomes an `Unreadable`."""
+    try:
+        return _decoder.decode(data)
+    except (msgspec.ValidationError, UnicodeDecodeError, RecursionError):
+        return _decode_one_by_one(data)
+
+
+def _decode_one_by_one(data: bytes) -> Batch:
+    try:
+        batch = _raw_decoder.decode(data)
+    except RecursionError as error:
+        raise msgspec.DecodeError("nested too deeply") from error
+    return Batch(
+        batch.epoch, batch.now_ms, [cast(Command, _decode_one(raw)) for raw in batch.commands]
+    )
+
+
+def _decode_one(raw: Raw) -> Command | Unreadable:
+    try:
+        return _command_decoder.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return Unreadable(str(error))

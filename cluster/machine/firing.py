@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from cluster.machine import lifecycle
 from cluster.machine.effects import Effects, Finished
 from cluster.machine.state import State
@@ -13,61 +16,81 @@ WAKE = lifecycle.transitions("due")
 EXPIRED = lifecycle.transitions("expire")
 
 
-def fire_due(state: State, effects: Effects) -> None:
-    """Fire all timers up to the replicated clock. A member whose row waits no more is skipped."""
-    for due_ms, kind, member in state.timers.take_due(state.now_ms):
-        if kind == KEYS:
-            forget_keys(state, due_ms)
-        elif kind == SCHEDULE:
-            _schedule_due(state, str(member), due_ms, effects)
+def fire(state: State, due_ms: int, kind: int, members: list[Any], effects: Effects) -> None:
+    """Fire all timers of one kind and moment. A member whose row waits no more is skipped."""
+    _TIMERS[kind](state, due_ms, members, effects)
+
+
+def _keys_due(state: State, due_ms: int, members: list[Any], effects: Effects) -> None:
+    forget_keys(state, due_ms)
+
+
+def _schedules_due(state: State, due_ms: int, members: list[str], effects: Effects) -> None:
+    for schedule_id in members:
+        row = state.tables.schedules.get(schedule_id)
+        if row is not None and row.next_fire_ms == due_ms and row.timer is not None:
+            row.timer = None
+            effects.schedules_due.append((schedule_id, due_ms))
+
+
+def _jobs_due(state: State, due_ms: int, members: list[int], effects: Effects) -> None:
+    """As `State.make_ready`, unrolled: a million jobs may be due at midnight, and no heartbeat
+    leaves the node meanwhile."""
+    jobs, ready = state.tables.jobs, effects.jobs_ready
+    for job_id in members:
+        job = jobs.get(job_id)
+        if job is None or job.state not in WAKE:
+            continue
+        timer = job.timer
+        if timer is None or timer.due_ms != due_ms:
+            continue
+        queue = job.kind.queue
+        if job.state == lifecycle.SCHEDULED:
+            queue.scheduled -= 1
         else:
-            job = state.tables.jobs.get(member)  # type: ignore[arg-type]
-            if job is not None:
-                _JOB_TIMERS[kind](state, job, due_ms, effects)
-
-
-def _schedule_due(state: State, schedule_id: str, due_ms: int, effects: Effects) -> None:
-    row = state.tables.schedules.get(schedule_id)
-    if row is not None and row.next_fire_ms == due_ms:
-        row.timer = None
-        effects.schedules_due.append((schedule_id, due_ms))
-
-
-def _job_due(state: State, job: Job, due_ms: int, effects: Effects) -> None:
-    if job.state in WAKE and job.timer is not None and job.timer.due_ms == due_ms:
+            queue.retrying -= 1
+        queue.ready += 1
         job.timer = None
-        state.make_ready(job, WAKE[job.state], effects)
+        job.state = WAKE[job.state]
+        ready.append(job)
 
 
-def _job_overdue(state: State, job: Job, due_ms: int, effects: Effects) -> None:
-    """The leader decides what becomes of it; the machine only tells."""
-    if (
-        job.state == lifecycle.RUNNING
-        and job.timer is not None
-        and job.timer.due_ms == due_ms
-    ):
-        job.timer = None
-        effects.jobs_overdue.append((job.id, job.attempt))
+def _jobs_overdue(state: State, due_ms: int, members: list[int], effects: Effects) -> None:
+    """The leader decides what becomes of them; the machine only tells."""
+    for job_id in members:
+        job = state.tables.jobs.get(job_id)
+        if (
+            job is not None
+            and job.state == lifecycle.RUNNING
+            and job.timer is not None
+            and job.timer.due_ms == due_ms
+        ):
+            job.timer = None
+            effects.jobs_overdue.append((job.id, job.attempt))
 
 
-def _job_expired(state: State, job: Job, due_ms: int, effects: Effects) -> None:
-    extra = job.extra
-    if extra is None or extra.expires_at_ms != due_ms:
-        return
-    extra.expire_timer = None
-    if job.state in EXPIRED and job.attempt == 0:
-        _end_waiting(state, job, "expired", "nobody started it before expires_at", effects)
+def _jobs_expired(state: State, due_ms: int, members: list[int], effects: Effects) -> None:
+    for job_id in members:
+        job = state.tables.jobs.get(job_id)
+        if job is None or job.extra is None or job.extra.expires_at_ms != due_ms:
+            continue
+        job.extra.expire_timer = None
+        if job.state in EXPIRED and job.attempt == 0:
+            _end_waiting(state, job, "expired", "nobody started it before expires_at", effects)
 
 
-def _job_deadline(state: State, job: Job, due_ms: int, effects: Effects) -> None:
-    extra = job.extra
-    if extra is None or extra.deadline_ms != due_ms:
-        return
-    extra.deadline_timer = None
-    if job.state in EXPIRED:
-        _end_waiting(state, job, "deadline", "total_timeout_seconds passed", effects)
-    elif job.state == lifecycle.RUNNING:
-        effects.jobs_overdue.append((job.id, job.attempt))
+def _jobs_deadline(state: State, due_ms: int, members: list[int], effects: Effects) -> None:
+    for job_id in members:
+        job = state.tables.jobs.get(job_id)
+        if job is None or job.extra is None or job.extra.deadline_ms != due_ms:
+            continue
+        job.extra.deadline_timer = None
+        if job.state in EXPIRED:
+            _end_waiting(state, job, "deadline", "total_timeout_seconds passed", effects)
+        elif job.state == lifecycle.RUNNING:
+            # Without its timer it counts as overdue, so that a new leader finds it.
+            state.timers.release(job)
+            effects.jobs_overdue.append((job.id, job.attempt))
 
 
 def _end_waiting(
@@ -79,9 +102,11 @@ def _end_waiting(
     state.bury(job, finished, effects)
 
 
-_JOB_TIMERS = {
-    DUE: _job_due,
-    OVERDUE: _job_overdue,
-    EXPIRE: _job_expired,
-    DEADLINE: _job_deadline,
+_TIMERS: dict[int, Callable[[State, int, list[Any], Effects], None]] = {
+    DUE: _jobs_due,
+    OVERDUE: _jobs_overdue,
+    EXPIRE: _jobs_expired,
+    DEADLINE: _jobs_deadline,
+    SCHEDULE: _schedules_due,
+    KEYS: _keys_due,
 }

@@ -6,17 +6,27 @@ Fields are appended with defaults, never reordered: old logs must replay.
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 PRIORITY_MIN, PRIORITY_MAX, PRIORITY_DEFAULT = 1, 10, 5
+
+# The decoder holds these bounds, so that no sum of a few of them leaves the int64 of wheel and
+# snapshot: a command with a larger number is refused alone and changes nothing.
+TIME_MS_MAX = 1 << 53  # the year 287,396
+COUNT_MAX = (1 << 31) - 1
+Ms = Annotated[int, Meta(ge=0, le=TIME_MS_MAX)]
+Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
+Priority = Annotated[int, Meta(ge=PRIORITY_MIN, le=PRIORITY_MAX)]
 
 
 class RetrySpec(Struct, array_like=True, frozen=True, gc=False):
     """How the leader computes the next attempt's time; the machine never evaluates it."""
 
     strategy: str = "exponential"
-    base_ms: int = 1_000
-    max_ms: int = 300_000
+    base_ms: Ms = 1_000
+    max_ms: Ms = 300_000
     jitter: bool = True
 
 
@@ -25,10 +35,10 @@ class JobSpec(Struct, array_like=True, frozen=True, gc=False):
 
     name: str
     queue: str = "default"
-    priority: int = PRIORITY_DEFAULT
-    max_retries: int = 3
+    priority: Priority = PRIORITY_DEFAULT
+    max_retries: Count = 3
     retry: RetrySpec = RetrySpec()
-    timeout_ms: int = 3_600_000
+    timeout_ms: Ms = 3_600_000
     tags: tuple[str, ...] = ()
 
 
@@ -39,7 +49,7 @@ class Attempt(Struct, array_like=True, frozen=True, gc=False):
     worker_id: int
     started_ms: int
     ended_ms: int
-    outcome: str  # "failed", "released", "lost", "timeout", "expired"
+    outcome: str  # "failed", "released", "lost", "timeout"
     error_type: str = ""
     error_message: str = ""
     log: str = ""
@@ -49,10 +59,10 @@ class WorkerSpec(Struct, array_like=True, frozen=True, gc=False):
     """What a worker offers. A job goes only to a worker that offers its queue and its name."""
 
     name: str
-    slots: int
+    slots: Count
     queues: tuple[str, ...]
     tasks: tuple[str, ...]
     labels: dict[str, str] = {}
-    ttl_ms: int = 10_000
+    ttl_ms: Ms = 10_000
     address: str = ""
     protocol: str = "stream"  # or "poll"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cluster.machine import lifecycle
 from cluster.machine.effects import Effects, Finished
-from cluster.machine.tables import DeadJob, Job, Tables, Totals
+from cluster.machine.tables import DeadJob, Job, Tables, Totals, new_row
 from cluster.machine.timers import Timers
 from cluster.machine.unique import release_unique
 
@@ -35,6 +35,11 @@ class State:
         job.state = state_after
         self.tables.count(job, state_after, +1)
         effects.jobs_ready.append(job)
+
+    def take_back(self, job: Job) -> Job:
+        """A job returns from its worker and goes on in a new row."""
+        row = self.tables.jobs[job.id] = new_row(job)
+        return row
 
     def leave_worker(self, job: Job) -> None:
         """The attempt of a running job is over: free its timer and its place at the worker."""

@@ -14,15 +14,18 @@ from cluster.machine import lifecycle
 from cluster.machine.model import Attempt, JobSpec, WorkerSpec
 from cluster.timerwheel import Timer
 
+QUEUES_IDLE_MAX = 1_000  # idle queues are shown, but names made up per job must not pile up
+
 
 class QueueRow(Struct, gc=False):
-    """Live counts of one queue."""
+    """Live counts of one queue; `specs` of live jobs name it."""
 
     name: str
     scheduled: int = 0
     ready: int = 0
     retrying: int = 0
     running: int = 0
+    specs: int = 0
 
 
 class SpecRow(Struct, gc=False):
@@ -49,7 +52,12 @@ class JobExtra(Struct, gc=False):
 
 
 class Job(Struct, gc=False):
-    """A live job. `run_at_ms` is when it is (or became) due; `timer` waits for due or overdue."""
+    """A live job. `run_at_ms` is when it is (or became) due; `timer` waits for due or overdue,
+    a running job without one is overdue already.
+
+    A row lives through one attempt: a job that comes back from a worker or from the dead gets a new
+    row. So whoever kept the old one (a ready queue, the history) never sees it come to life again.
+    """
 
     id: int
     kind: SpecRow
@@ -63,6 +71,14 @@ class Job(Struct, gc=False):
     started_ms: int = 0
     timer: Timer | None = None
     extra: JobExtra | None = None
+
+
+def new_row(job: Job) -> Job:
+    """The same job in a row of its own, without its timer."""
+    return Job(
+        job.id, job.kind, job.payload, job.state, job.created_ms, job.run_at_ms,
+        job.attempt, job.failures, job.worker_id, job.started_ms, None, job.extra,
+    )  # fmt: skip
 
 
 class DeadJob(Struct, gc=False):
@@ -158,6 +174,7 @@ class Tables:
             queue = self.queues.get(spec.queue)
             if queue is None:
                 queue = self.queues[spec.queue] = QueueRow(spec.queue)
+            queue.specs += 1
             row = self.specs[spec] = SpecRow(spec, queue, (spec.queue, spec.name))
         return row
 
@@ -165,7 +182,15 @@ class Tables:
         """One live job fewer points at this spec."""
         row.jobs -= 1
         if not row.jobs:
-            del self.specs[row.spec]
+            self.forget_spec(row)
+
+    def forget_spec(self, row: SpecRow) -> None:
+        """No live job points at this spec any more."""
+        del self.specs[row.spec]
+        queue = row.queue
+        queue.specs -= 1
+        if not queue.specs and len(self.queues) > QUEUES_IDLE_MAX:
+            del self.queues[queue.name]
 
     def count(self, row: Job, state: int, step: int) -> None:
         """Book that `row` enters (+1) or leaves (-1) `state` in its queue's counts."""

@@ -8,6 +8,8 @@ waits for this moment, so nothing has to be removed from a group.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
+from typing import Any
 
 from msgspec import Struct
 
@@ -71,16 +73,26 @@ class Timers:
     def take_keys(self, bucket_ms: int) -> list[str]:
         return self._key_buckets.pop(bucket_ms, [])
 
-    def take_due(self, now_ms: int) -> list[tuple[int, int, int | str]]:
-        """`(due_ms, kind, member)` of all that is due, in an order that does not depend on how
+    @property
+    def key_buckets(self) -> int:
+        return len(self._key_buckets)
+
+    def keys_waiting(self) -> set[str]:
+        """All keys that wait for their expiry, prefixed. A full scan, for invariants."""
+        return {key for bucket in self._key_buckets.values() for key in bucket}
+
+    def take_due(self, now_ms: int) -> list[tuple[int, int, list[Any]]]:
+        """`(due_ms, kind, members)` of all that is due, in an order that does not depend on how
         the groups came about: a replica restored from a snapshot fires in the same order."""
         due = self.wheel.advance(now_ms)
         if not due:
             return []
-        fired = [
-            (timer.due_ms, timer.payload.kind, member)  # type: ignore[attr-defined]
-            for timer in due
-            for member in timer.payload.members  # type: ignore[attr-defined]
+        moments: dict[tuple[int, int], list[Sequence[Any]]] = {}
+        for timer in due:
+            group = timer.payload
+            assert isinstance(group, TimerGroup)
+            moments.setdefault((timer.due_ms, group.kind), []).append(group.members)
+        return [
+            (due_ms, kind, sorted(chain.from_iterable(groups)))
+            for (due_ms, kind), groups in sorted(moments.items())
         ]
-        fired.sort()
-        return fired

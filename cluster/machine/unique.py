@@ -29,7 +29,7 @@ def find_request(state: State, command: SubmitJobs) -> Submitted | Rejected | No
 
 
 def remember_request(state: State, command: SubmitJobs, result: Submitted) -> None:
-    expires_ms = state.now_ms + command.request_ttl_ms
+    expires_ms = max(state.now_ms + command.request_ttl_ms, 1)  # 0 would mean never
     state.tables.requests[command.request_key] = KeyRecord(
         command.fingerprint, result.first, result.count, result.ids, expires_ms
     )
@@ -38,6 +38,12 @@ def remember_request(state: State, command: SubmitJobs, result: Submitted) -> No
 
 def hold_unique(state: State, key: str, job_id: int) -> None:
     state.tables.uniques[key] = UniqueRecord(job_id, 0)
+
+
+def can_hold_again(state: State, extra: JobExtra, job_id: int) -> bool:
+    """Whether a finished job may come back under its key: nobody else has it."""
+    record = state.tables.uniques.get(extra.unique_key)
+    return record is None or record.job_id == job_id
 
 
 def release_unique(state: State, extra: JobExtra, job_id: int) -> None:

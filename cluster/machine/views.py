@@ -112,8 +112,9 @@ def _live(job: Job) -> JobView:
     if extra is not None:
         view.unique_key, view.schedule_id = extra.unique_key, extra.schedule_id
         view.nominal_ms, view.expires_at_ms = extra.nominal_ms, extra.expires_at_ms
-        view.deadline_ms, view.attempts = extra.deadline_ms, extra.attempts
+        view.deadline_ms = extra.deadline_ms
         if extra.attempts:
+            view.attempts = list(extra.attempts)  # the row's own list grows
             # Released attempts carry no error; the last one that does is what went wrong.
             last = next((a for a in reversed(extra.attempts) if a.error_type), None)
             if last is not None:

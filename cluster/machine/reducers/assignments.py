@@ -6,6 +6,8 @@ the running is refused.
 
 from __future__ import annotations
 
+import msgspec
+
 from cluster.machine import lifecycle
 from cluster.machine.commands import (
     AssignJobs,
@@ -27,6 +29,7 @@ from cluster.machine.unique import release_unique
 # Workers enforce the timeout themselves; only one that does not answer at all lets this pass.
 OVERDUE_GRACE_MS = 5_000
 ATTEMPTS_KEPT_MAX = 50
+LOG_CHARACTERS_KEPT_MAX = 65_536  # a job, all its attempts
 
 ASSIGN = lifecycle.transitions("assign")
 RELEASE = lifecycle.transitions("release")
@@ -122,7 +125,7 @@ def complete_jobs(state: State, command: CompleteJobs, effects: Effects) -> Resu
         del jobs[job_id]
         kind.jobs -= 1
         if not kind.jobs:
-            del tables.specs[kind.spec]
+            tables.forget_spec(kind)
         completed += 1
         output = outputs[position] if outputs is not None else None
         log = (logs[position] or "") if logs is not None else ""
@@ -154,13 +157,15 @@ def _holds(job: Job | None, attempt: int, worker_id: int) -> bool:
 
 
 def end_attempt(state: State, job: Job, failure: JobFailure, effects: Effects) -> None:
-    """A failed attempt: retried at the decided time, or dead."""
+    """A failed attempt: retried at the decided time, or dead, also when that time would come
+    after the job's deadline."""
     record_attempt(
         state, job, failure.outcome, failure.error_type, failure.error_message, failure.log
     )
     state.leave_worker(job)
     job.failures += 1
-    if failure.retry_at_ms <= 0:
+    retry_at_ms = max(failure.retry_at_ms, state.now_ms)
+    if not failure.retry_at_ms or _is_past_deadline(job, retry_at_ms):
         finished = Finished(
             job, state.now_ms, None, failure.error_type, failure.error_message, failure.log
         )
@@ -168,15 +173,19 @@ def end_attempt(state: State, job: Job, failure: JobFailure, effects: Effects) -
         return
     state.totals.retries += 1
     effects.jobs_retrying += 1
-    if failure.retry_at_ms <= state.now_ms:
-        job.run_at_ms = state.now_ms
+    job = state.take_back(job)
+    job.run_at_ms = retry_at_ms
+    if retry_at_ms <= state.now_ms:
         state.make_ready(job, RELEASE[job.state], effects)
         return
     state.tables.count(job, job.state, -1)
     job.state = RETRY[job.state]
     state.tables.count(job, job.state, +1)
-    job.run_at_ms = failure.retry_at_ms
-    job.timer = state.timers.add(failure.retry_at_ms, DUE, [job.id])
+    job.timer = state.timers.add(retry_at_ms, DUE, [job.id])
+
+
+def _is_past_deadline(job: Job, at_ms: int) -> bool:
+    return job.extra is not None and 0 < job.extra.deadline_ms <= at_ms
 
 
 def record_attempt(
@@ -194,6 +203,18 @@ def record_attempt(
     )  # fmt: skip
     if len(extra.attempts) > ATTEMPTS_KEPT_MAX:
         del extra.attempts[1]  # the first tells how it began
+    if log:
+        _bound_logs(extra.attempts)
+
+
+def _bound_logs(attempts: list[Attempt]) -> None:
+    """Logs lie in every node's memory: the newest stay, up to the bound, older ones are emptied."""
+    room = LOG_CHARACTERS_KEPT_MAX
+    for position in range(len(attempts) - 1, -1, -1):
+        attempt = attempts[position]
+        room -= len(attempt.log)
+        if room < 0 and attempt.log and position < len(attempts) - 1:
+            attempts[position] = msgspec.structs.replace(attempt, log="")
 
 
 @reduces(ReleaseJobs)
@@ -213,5 +234,10 @@ def hand_back(state: State, job: Job, effects: Effects) -> None:
     """The attempt ends without counting as a failure."""
     record_attempt(state, job, "released", "", "", "")
     state.leave_worker(job)
+    if _is_past_deadline(job, state.now_ms):
+        finished = Finished(job, state.now_ms, None, "deadline", "total_timeout_seconds passed")
+        state.bury(job, finished, effects)
+        return
+    job = state.take_back(job)
     job.run_at_ms = state.now_ms
     state.make_ready(job, RELEASE[job.state], effects)

@@ -9,8 +9,9 @@ from cluster.machine.model import JobSpec
 from cluster.machine.registry import reduces
 from cluster.machine.results import PerJob, Rejected, Result
 from cluster.machine.state import State
-from cluster.machine.tables import DeadJob
+from cluster.machine.tables import DeadJob, JobExtra, new_row
 from cluster.machine.timers import DUE
+from cluster.machine.unique import can_hold_again, hold_unique
 
 REPLAY = lifecycle.transitions("replay")
 REPLAY_LATER = lifecycle.transitions("replay_later")
@@ -23,6 +24,10 @@ def retry_jobs(state: State, command: RetryJobs, effects: Effects) -> Result:
         dead = state.tables.dead.get(job_id)
         if dead is None:
             codes.append(int(_why_not_dead(state, job_id)))
+            continue
+        extra = dead.job.extra
+        if extra is not None and not can_hold_again(state, extra, job_id):
+            codes.append(int(Rejected.CONFLICT))
             continue
         _revive(state, dead, command, effects)
         codes.append(0)
@@ -37,7 +42,7 @@ def _why_not_dead(state: State, job_id: int) -> Rejected:
 
 def _revive(state: State, dead: DeadJob, command: RetryJobs, effects: Effects) -> None:
     """The same job lives again: its attempts go on counting, its failures start anew."""
-    job, tables = dead.job, state.tables
+    job, tables = new_row(dead.job), state.tables
     del tables.dead[job.id]
     state.totals.revived += 1
     kind = tables.intern(_changed(job.kind.spec, command.changes))
@@ -49,9 +54,9 @@ def _revive(state: State, dead: DeadJob, command: RetryJobs, effects: Effects) -
     job.worker_id = 0
     job.started_ms = 0
     if job.extra is not None:
-        # Bounds of the first life have passed; a person decided that it shall run all the same.
-        job.extra.expires_at_ms = job.extra.deadline_ms = 0
-        job.extra.unique_key = ""
+        job.extra = _extra_anew(job.extra)
+        if job.extra.unique_key:
+            hold_unique(state, job.extra.unique_key, job.id)
     tables.jobs[job.id] = job
     if command.run_at_ms > state.now_ms:
         job.state = REPLAY_LATER[job.state]
@@ -62,6 +67,17 @@ def _revive(state: State, dead: DeadJob, command: RetryJobs, effects: Effects) -
         job.run_at_ms = state.now_ms
         effects.jobs_ready.append(job)
     tables.count(job, job.state, +1)
+
+
+def _extra_anew(extra: JobExtra) -> JobExtra:
+    """Bounds of the first life have passed; a person decided that it shall run all the same."""
+    return JobExtra(
+        extra.unique_key,
+        extra.unique_ttl_ms,
+        extra.schedule_id,
+        extra.nominal_ms,
+        attempts=list(extra.attempts) if extra.attempts is not None else None,
+    )
 
 
 def _changed(spec: JobSpec, changes: JobChanges) -> JobSpec:

@@ -46,9 +46,11 @@ def submit_jobs(state: State, command: SubmitJobs, effects: Effects) -> Result:
 def create_group(state: State, group: JobGroup, effects: Effects) -> range:
     """Create all jobs of a group; they share a spec, a due time and one timer."""
     tables, now_ms = state.tables, state.now_ms
-    kind = tables.intern(group.spec)
     first, count = state.next_job_id, len(group.payloads)
     ids = range(first, first + count)
+    if not count:
+        return ids
+    kind = tables.intern(group.spec)
     state.next_job_id = first + count
     state.totals.submitted += count
     kind.jobs += count

@@ -25,7 +25,8 @@ def put_schedule(state: State, command: PutSchedule, effects: Effects) -> Result
     schedules = state.tables.schedules
     schedule_id = command.schedule_id
     if not schedule_id:
-        schedule_id = f"s{state.next_schedule_id}"
+        while (schedule_id := f"s{state.next_schedule_id}") in schedules:
+            state.next_schedule_id += 1  # somebody chose this name by hand
         state.next_schedule_id += 1
     old = schedules.get(schedule_id)
     if old is not None and not command.replace:
@@ -95,13 +96,16 @@ def fire_schedule(state: State, command: FireSchedule, effects: Effects) -> Resu
         return Rejected.UNKNOWN_SCHEDULE
     if row.paused:
         return Rejected.PAUSED
-    if row.next_fire_ms != command.expected_fire_ms or command.expected_fire_ms > state.now_ms:
+    expected_ms, next_ms = command.expected_fire_ms, command.next_fire_ms
+    if not expected_ms or row.next_fire_ms != expected_ms or expected_ms > state.now_ms:
         return Rejected.STALE_FIRE
+    if 0 < next_ms <= expected_ms:
+        return Rejected.STALE_FIRE  # would launch this occurrence once more
     _stop(state, row)
-    job_id = _launch(state, row, command.expected_fire_ms, effects)
+    job_id = _launch(state, row, expected_ms, effects)
     state.totals.fired += 1
     row.skipped_count += command.skipped
-    row.next_fire_ms = command.next_fire_ms
+    row.next_fire_ms = next_ms
     _plan(state, row)
     return Fired(job_id)
 

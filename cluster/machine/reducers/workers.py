@@ -31,8 +31,7 @@ def update_worker(state: State, command: UpdateWorker, effects: Effects) -> Resu
     worker = state.tables.workers.get(command.worker_id)
     if worker is None:
         return Rejected.UNKNOWN_WORKER
-    worker.spec = command.spec
-    worker.draining = False
+    worker.spec = command.spec  # and it goes on draining, if it was: nobody took that order back
     effects.workers_changed.append(worker.id)
     return Registered(worker.id)
 
@@ -68,8 +67,6 @@ def _lose(state: State, job: Job, reason: str, effects: Effects) -> None:
     so the retry is at once."""
     final = job.failures >= job.kind.spec.max_retries
     message = f"worker w{job.worker_id} was lost: {reason}"
-    retry_at_ms = 0 if final else state.now_ms
-    failure = JobFailure(
-        job.id, job.attempt, "worker_lost", message, max(retry_at_ms, 0), "", "lost"
-    )
+    retry_at_ms = 0 if final else max(state.now_ms, 1)
+    failure = JobFailure(job.id, job.attempt, "worker_lost", message, retry_at_ms, "", "lost")
     end_attempt(state, job, failure, effects)
