@@ -55,6 +55,7 @@ logger = logging.getLogger("quorate.consensus.core")
 COMMAND = b"\x00"  # the library's command type 0
 APPLY_SLICE_S = 0.02  # longer work is continued in the next run, so heartbeats are not starved
 INTAKE_MAX = 512
+ANNOUNCE_EVERY_S = 0.005
 
 
 class Core:
@@ -85,6 +86,8 @@ class Core:
         self._told: tuple[Role, int, str | None] | None = None
         self._told_ready = -1
         self._last_run = now()
+        self._announced = applied
+        self._announced_at = 0.0
         self.engine = Engine(config, journal, self, applied)
         self.outbox = Outbox(network, journal, self.guards)
         self.proposals = Proposals(config, self.guards, counters)
@@ -118,18 +121,24 @@ class Core:
             self._handle(inbox.popleft())
         engine, journal = self.engine, self.journal
         self.take_proposals()
+        self.replicator.send(heartbeat=False)  # first: the followers' disks are on the longer path
         journal.kick()
-        self.replicator.send(heartbeat=False)
-        committed = engine.commit_index()
         engine.tick()
         journal.kick()
         self.proposals.expire()
         self._tell()
         self.proposals.call_back()
-        if engine.commit_index() > committed and not self.proposals.has_queued:
-            self.replicator.send(heartbeat=False, announce=True)
+        self._announce()
         if engine.applied_index() < self._appliable() or self.proposals.has_queued:
             self._wake()
+
+    def _announce(self) -> None:
+        """Tells followers the commit index early, but not more often than they can use it."""
+        commit = self.engine.commit_index()
+        if commit > self._announced and self._last_run - self._announced_at >= ANNOUNCE_EVERY_S:
+            self._announced = commit
+            self._announced_at = self._last_run
+            self.replicator.send(heartbeat=False, announce=True)
 
     def on_durable(self, batch: Batch) -> None:
         """The disk finished a batch: release what waited for it."""
@@ -137,8 +146,9 @@ class Core:
             return
         self.journal.on_durable(batch)
         self.outbox.release()
-        self.replicator.own_disk_caught_up()
-        self._wake()
+        if self.engine.is_leader():  # the commit index may follow
+            self.replicator.own_disk_caught_up()
+            self._wake()
 
     def fail(self, reason: str) -> None:
         """Stops for good; nothing more leaves this node."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 from .guards import log_is_current, majority
+from .interface import Role
 from .parts import Parts
 from .pin import now, uniform
 from .wire import HigherTerm, PreVote, PreVoteReply, RequestVote, TimeoutNow, VoteReply
@@ -100,6 +101,7 @@ class Election:
     def on_pre_vote(self, peer: str, message: PreVote) -> None:
         """Answers without changing any state of this node."""
         journal, term = self._journal, self._engine.term()
+        rival = self._granted and self._engine.leader() is None and peer < self._config.node_id
         granted = (
             message.term > term
             and not self.is_sticky()
@@ -107,7 +109,21 @@ class Election:
                 message.last_term, message.last_index, journal.last_term, journal.last_index
             )
         )
+        if granted:
+            self._make_way(abandon=bool(rival))
         self._outbox.say(peer, PreVoteReply(term, message.round, granted))
+
+    def _make_way(self, *, abandon: bool) -> None:
+        """Two candidates at the same moment would split the votes: one of them waits a little."""
+        if abandon:
+            self._granted.clear()
+            self._won = False
+        engine = self._engine
+        if not self._won and engine.deadline() > 0 and self._config.peers:
+            engine.set_deadline(max(engine.deadline(), now() + self._grace()))
+
+    def _grace(self) -> float:
+        return uniform(0.25, 0.5) * self._config.election_min_ms / 1000
 
     def on_pre_vote_reply(self, peer: str, message: PreVoteReply) -> None:
         engine = self._engine
@@ -135,6 +151,9 @@ class Election:
             if self._guards.on("c3_higher_term"):
                 self._outbox.say(peer, HigherTerm(engine.term()))
             return
+        if message.term == engine.term() and engine.role() is Role.CANDIDATE:
+            # The votes are split already; do not wait a whole timeout to try again.
+            engine.set_deadline(min(engine.deadline(), now() + self._grace()))
         sticky = self._guards.on("c2_stickiness") and self.is_sticky()
         if message.term > engine.term() and sticky and not message.transfer:
             self._counters.dropped["sticky_vote"] += 1

@@ -30,8 +30,11 @@ SEND_BYTES = (
 class Member(Node):  # type: ignore[misc]
     """A member known by its stable id; hashes alike in every process, for replayable simulation."""
 
+    def __init__(self, id: str) -> None:
+        super().__init__(id, stable_hash=zlib.crc32(id.encode()))
+
     def __hash__(self) -> int:
-        return zlib.crc32(self.id.encode())
+        return int(self.stable_hash)
 
 
 class Hooks(Protocol):

@@ -218,7 +218,7 @@ def test_a6_a_voter_counts_once(make: MakeWorld, guarded: bool) -> None:
     world = make(*([] if guarded else ["a6_vote_once"]), peers=peers)
     world.connect(*peers)
     world.pass_time(0.7)
-    question = next(m for _, m, _ in world.network.sent if isinstance(m, PreVote))
+    question = next(m for _, m, _ in reversed(world.network.sent) if isinstance(m, PreVote))
     for voter in ("b:1", "c:1"):
         world.receive(voter, PreVoteReply(0, question.round, True))
     assert world.engine.role() is Role.CANDIDATE
