@@ -1,7 +1,7 @@
 """Tasks as an application declares them. Run a worker with them, from this folder:
 
-    quorate worker tasks:app --nodes http://127.0.0.1:8001,http://127.0.0.1:8002
-    quorate submit send_mail --payload '{"to": "ada@example.org", "subject": "hello"}' --wait
+quorate worker tasks:app --nodes http://127.0.0.1:8001,http://127.0.0.1:8002
+quorate submit send_mail --payload '{"to": "ada@example.org", "subject": "hello"}' --wait
 """
 
 from __future__ import annotations

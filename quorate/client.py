@@ -91,7 +91,7 @@ class Jobs:
 
     async def cancel(self, job_id: str) -> JobView:
         """Cancels one job. Conflict when it is finished already."""
-        return await self._act(job_id, "cancel", None)
+        return await self._act(job_id, "cancel", None, replayable=True)
 
     async def retry(
         self, job_id: str, *, payload: Any = None, **changes: Unpack[SubmitOptions]
@@ -105,12 +105,12 @@ class Jobs:
         """A new job like this one, optionally changed."""
         return await self._act(job_id, "clone", _changes(payload, changes))
 
-    async def _act(self, job_id: str, verb: str, body: Any) -> JobView:
+    async def _act(self, job_id: str, verb: str, body: Any, *, replayable: bool = False) -> JobView:
         response = await self._transport.request(
             "POST",
             f"/v1/jobs/{quote(job_id)}/{verb}",
             None if body is None else payloads.encode(body),
-            replayable=False,
+            replayable=replayable,
         )
         return read(response.body, JobView)
 

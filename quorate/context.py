@@ -109,17 +109,17 @@ class Context:
 
     __slots__ = (
         "_cancelled",
-        "_job_number",
         "_log",
         "_logger",
         "_port",
-        "_stop_at",
         "_waiters",
         "attempt",
         "failures",
+        "job_number",
         "max_retries",
         "name",
         "queue",
+        "stop_at",
     )
 
     def __init__(
@@ -134,13 +134,13 @@ class Context:
         stop_at: float = 0.0,
         port: Port | None = None,
     ) -> None:
-        self._job_number = job_number
+        self.job_number = job_number
         self.attempt = attempt
         self.name = name
         self.queue = queue
         self.failures = failures
         self.max_retries = max_retries
-        self._stop_at = stop_at  # on the monotonic clock; 0 = none
+        self.stop_at = stop_at  # on the monotonic clock; 0 = none
         self._port: Port = port or _NoPort()
         self._cancelled = False
         self._waiters: list[asyncio.Future[None]] | None = None
@@ -150,7 +150,7 @@ class Context:
     @property
     def job_id(self) -> str:
         """The id under which every other part of the system knows this job."""
-        return str(self._job_number)
+        return str(self.job_number)
 
     @property
     def fence(self) -> tuple[str, int]:
@@ -165,9 +165,9 @@ class Context:
     @property
     def deadline(self) -> datetime | None:
         """When this attempt will be stopped, or None."""
-        if not self._stop_at:
+        if not self.stop_at:
             return None
-        return datetime.fromtimestamp(time.time() + self._stop_at - time.monotonic(), UTC)
+        return datetime.fromtimestamp(time.time() + self.stop_at - time.monotonic(), UTC)
 
     @property
     def cancelled(self) -> bool:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from asyncio.subprocess import PIPE, Process
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +18,9 @@ import msgspec
 from ..context import LOG_BYTES_MAX, Context
 from ..errors import NonRetryable
 from .base import Executor, Tools, read_payload
+from .process_group import ProcessGroup, signal_group
 
-TERM_SECONDS = 2.0  # between SIGTERM and SIGKILL
-GROUP_POLL_SECONDS = 0.02
-DRAIN_SECONDS = 1.0  # for output that is still in the pipes after the group is gone
 TAIL_BYTES_MAX = 8 * 1024  # per stream, in the output
-READ_BYTES = 64 * 1024
 SHELL = "/bin/sh"
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER")
 
@@ -47,19 +42,32 @@ _decoder = msgspec.json.Decoder(CommandPayload)
 
 
 class _Tail:
-    """The last bytes of one stream; every line also goes to the job's log."""
+    """The last bytes of one stream; its lines also go to the job's log."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._kept = bytearray()
         self._total = 0
+        self._line = bytearray()  # begun, but not ended yet
 
     def add(self, chunk: bytes) -> None:
         self._total += len(chunk)
         self._kept += chunk
         if len(self._kept) > TAIL_BYTES_MAX:
             del self._kept[: len(self._kept) - TAIL_BYTES_MAX]
-        self._context.log(chunk[-LOG_BYTES_MAX:].decode(errors="replace").rstrip("\n"))
+        lines, end, rest = chunk.rpartition(b"\n")
+        if end or len(self._line) > LOG_BYTES_MAX:
+            self._log(self._line + lines)
+            self._line.clear()
+        self._line += rest
+
+    def close(self) -> None:
+        if self._line:
+            self._log(self._line)
+            self._line.clear()
+
+    def _log(self, text: bytes | bytearray) -> None:
+        self._context.log(text[-LOG_BYTES_MAX:].decode(errors="replace"))
 
     def text(self) -> str:
         text = self._kept.decode(errors="replace")
@@ -72,44 +80,46 @@ class Command(Executor):
 
     def __init__(self, tools: Tools) -> None:
         self._groups = tools.process_groups
+        self._lives: set[asyncio.Task[dict[str, Any]]] = set()
 
     async def start(self, payload: bytes, context: Context) -> dict[str, Any]:
         """Output: {"exit_code": 0, "stdout": tail, "stderr": tail}; CommandFailed otherwise."""
         asked: CommandPayload = read_payload(payload, _decoder, "command")
-        process = await _spawn(asked, context)
-        self._groups.add(process.pid)
-        out, err = _Tail(context), _Tail(context)
-        assert process.stdout is not None and process.stderr is not None
-        pumps = [
-            asyncio.ensure_future(_pump(process.stdout, out)),
-            asyncio.ensure_future(_pump(process.stderr, err)),
-            asyncio.ensure_future(_feed(process, asked.stdin)),
-        ]
+        stop = asyncio.Event()
+        # The process lives in a task of its own that nobody cancels: a second cancellation while
+        # the group is being ended must not leave it behind.
+        life = asyncio.get_running_loop().create_task(self._live(asked, context, stop))
+        self._lives.add(life)
+        life.add_done_callback(self._lives.discard)
         try:
-            exit_code = await process.wait()
-        finally:
-            # In a task of its own: a second cancellation must not leave the group alive.
-            ending = asyncio.ensure_future(self._end(process, pumps))
-            await asyncio.shield(ending)
+            return await asyncio.shield(life)
+        except asyncio.CancelledError:
+            stop.set()
+            await asyncio.wait((life,))
+            raise
+
+    async def _live(
+        self, asked: CommandPayload, context: Context, stop: asyncio.Event
+    ) -> dict[str, Any]:
+        out, err = _Tail(context), _Tail(context)
+        process = _spawn(asked, context, out, err)
+        self._groups.add(process.group)
+        loop = asyncio.get_running_loop()
+        ended, told = loop.create_task(process.exited()), loop.create_task(stop.wait())
+        await asyncio.wait((ended, told), return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        told.cancel()
+        exit_code = await process.end()  # also after a normal end: children may be left
+        self._groups.discard(process.group)
+        await process.close()
+        out.close()
+        err.close()
         if exit_code != 0:
             raise CommandFailed(_describe(exit_code, err.text()))
         return {"exit_code": exit_code, "stdout": out.text(), "stderr": err.text()}
 
-    async def _end(self, process: Process, pumps: Sequence[asyncio.Task[None]]) -> None:
-        try:
-            await end_group(process.pid)
-            await process.wait()
-        finally:
-            self._groups.discard(process.pid)
-        _, stuck = await asyncio.wait(pumps, timeout=DRAIN_SECONDS)
-        for pump in stuck:  # an escaped child holds the pipe open
-            pump.cancel()
-        transport = getattr(process, "_transport", None)
-        if transport is not None:
-            transport.close()
 
-
-async def _spawn(asked: CommandPayload, context: Context) -> Process:
+def _spawn(asked: CommandPayload, context: Context, out: _Tail, err: _Tail) -> ProcessGroup:
     argv = [SHELL, "-c", asked.command] if isinstance(asked.command, str) else asked.command
     if not argv or not argv[0]:
         raise NonRetryable("the command is empty")
@@ -119,14 +129,8 @@ async def _spawn(asked: CommandPayload, context: Context) -> Process:
     env |= {"QUORATE_JOB_ID": context.job_id, "QUORATE_ATTEMPT": str(context.attempt)}
     env |= asked.env
     try:
-        return await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=PIPE if asked.stdin is not None else asyncio.subprocess.DEVNULL,
-            stdout=PIPE,
-            stderr=PIPE,
-            cwd=asked.cwd,
-            env=env,
-            start_new_session=True,
+        return ProcessGroup.spawn(
+            argv, env=env, cwd=asked.cwd, stdin=asked.stdin, sinks=(out.add, err.add)
         )
     except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
         raise NonRetryable(f"cannot start {argv[0]!r}: {error.strerror}") from error
@@ -134,51 +138,10 @@ async def _spawn(asked: CommandPayload, context: Context) -> Process:
         raise NonRetryable(f"cannot start {argv[0]!r}: {error}") from error
 
 
-async def _pump(stream: asyncio.StreamReader, tail: _Tail) -> None:
-    while chunk := await stream.read(READ_BYTES):
-        tail.add(chunk)
-
-
-async def _feed(process: Process, text: str | None) -> None:
-    if text is None or process.stdin is None:
-        return
-    try:
-        process.stdin.write(text.encode())
-        await process.stdin.drain()
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # the command does not want its input; its exit code tells the rest
-    finally:
-        process.stdin.close()
-
-
-async def end_group(group: int) -> None:
-    """Ends every process of a group: SIGTERM, then SIGKILL after TERM_SECONDS."""
-    if not _signal(group, signal.SIGTERM):
-        return
-    loop = asyncio.get_running_loop()
-    kill_at = loop.time() + TERM_SECONDS
-    while loop.time() < kill_at:
-        await asyncio.sleep(GROUP_POLL_SECONDS)
-        if not _signal(group, 0):
-            return
-    _signal(group, signal.SIGKILL)
-
-
-def _signal(group: int, number: int) -> bool:
-    """False when the group has no process left."""
-    try:
-        os.killpg(group, number)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # a member changed its user; nothing more can be done about it
-        return True
-    return True
-
-
 def kill_groups(groups: set[int]) -> None:
     """SIGKILL for every group, for a worker that aborts."""
     for group in groups:
-        _signal(group, signal.SIGKILL)
+        signal_group(group, signal.SIGKILL)
 
 
 def _describe(exit_code: int, stderr: str) -> str:

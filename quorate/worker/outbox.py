@@ -14,6 +14,7 @@ from .frames import Key, encode
 
 FRAME_BYTES_MAX = 512 * 1024
 ITEM_OVERHEAD_BYTES = 32
+LIVE_LOG_CHARS_MAX = 1024 * 1024  # per report interval
 REPORT_INTERVAL_SECONDS = 0.1  # progress and live log lines may wait this long
 
 Item = tuple[Any, ...]  # starts with job_id, attempt
@@ -51,6 +52,7 @@ class Outbox:
         self._unacked: dict[int, tuple[str, list[Item]]] = {}
         self._progress: dict[Key, tuple[float | None, str | None]] = {}
         self._log: list[tuple[int, int, str]] = []
+        self._log_chars = 0
         self._report_timer: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Event | None = None
 
@@ -87,7 +89,10 @@ class Outbox:
         self._arm_reports()
 
     def log(self, key: Key, text: str) -> None:
-        """A live log line."""
+        """A live log line. A flood is cut here; the durable log keeps its end anyway."""
+        self._log_chars += len(text) + ITEM_OVERHEAD_BYTES
+        if self._log_chars > LIVE_LOG_CHARS_MAX:
+            return
         self._log.append((key[0], key[1], text))
         self._arm_reports()
 
@@ -148,6 +153,7 @@ class Outbox:
                 end += 1
             frames.append(encode(("log", self._log[:end])))
             self._log = self._log[end:]
+        self._log_chars = 0
         assert self._report_timer is not None
         self._report_timer.cancel()
         self._report_timer = None
@@ -191,7 +197,7 @@ class Outbox:
         self._queued = {kind: [] for kind in self._queued}
         self._bytes = self._credit = 0
         progress, self._progress = self._progress, {}
-        self._log = []  # the twin has no live log
+        self._log, self._log_chars = [], 0  # the twin has no live log
         if self._report_timer is not None:
             self._report_timer.cancel()
             self._report_timer = None

@@ -43,7 +43,6 @@ class Running:
         "interrupted",
         "key",
         "settled",
-        "stop_at",
         "stop_reason",
         "stop_since",
         "task",
@@ -55,7 +54,6 @@ class Running:
         self.context = context
         self.executor = executor
         self.timeout_ms = timeout_ms
-        self.stop_at = 0.0  # monotonic; 0 = never
         self.stop_reason: str | None = None
         self.stop_since = 0.0
         self.interrupted = False
@@ -106,23 +104,14 @@ class Runner:
                 queue=job.queue,
                 failures=job.failures,
                 max_retries=job.max_retries,
+                stop_at=_stop_at(job, now),
                 port=self,
             )
             run = Running(key, context, executor, job.timeout_ms)
-            if job.timeout_ms or job.deadline_ms:
-                self._set_stop(run, job, now)
             running[key] = run
             run.task = create_task(self._run(run, job.payload or b""))
         if self._sweeper is None and running:
             self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
-
-    def _set_stop(self, run: Running, job: Assignment, now: float) -> None:
-        stop_at = now + job.timeout_ms / 1000 if job.timeout_ms else float("inf")
-        if job.deadline_ms:
-            stop_at = min(stop_at, now + job.deadline_ms / 1000 - time.time())
-        run.stop_at = stop_at
-        # The loop's clock is the monotonic clock, which is what a Context reads.
-        run.context._stop_at = stop_at
 
     def _refuse_unknown(self, key: Key, name: str) -> None:
         known = ", ".join(sorted(self._executors))
@@ -246,7 +235,8 @@ class Runner:
         now = self._loop.time()
         for run in list(self.running.values()):
             if run.stop_reason is None:
-                if run.stop_at and now >= run.stop_at:
+                stop_at = run.context.stop_at
+                if stop_at and now >= stop_at:
                     self._stop(run, TIMEOUT)
             elif now - run.stop_since >= STUBBORN_SECONDS:
                 self._insist(run, now)
@@ -286,12 +276,12 @@ class Runner:
         self, context: Context, fraction: float | None, message: str | None
     ) -> None:
         """Queues a progress report; from any thread."""
-        key = (context._job_number, context.attempt)
+        key = (context.job_number, context.attempt)
         self._on_loop(lambda: self._outbox.progress(key, fraction, message))
 
     def report_log(self, context: Context, text: str) -> None:
         """Queues a live log line; from any thread."""
-        key = (context._job_number, context.attempt)
+        key = (context.job_number, context.attempt)
         self._on_loop(lambda: self._outbox.log(key, text))
 
     def _on_loop(self, call: Callable[[], None]) -> None:
@@ -299,6 +289,15 @@ class Runner:
             call()
         elif not self._loop.is_closed():
             self._loop.call_soon_threadsafe(call)
+
+
+def _stop_at(job: Assignment, now: float) -> float:
+    """When the attempt is out of time, on the loop's (monotonic) clock; 0 for never."""
+    stop_at = now + job.timeout_ms / 1000 if job.timeout_ms else 0.0
+    if job.deadline_ms:
+        deadline = now + job.deadline_ms / 1000 - time.time()
+        stop_at = min(stop_at, deadline) if stop_at else deadline
+    return stop_at
 
 
 def _encoded(value: object) -> bytes:

@@ -425,7 +425,10 @@ class FakeNode:
         return web.json_response({"cancel": cancel, "drain": link.drain})
 
     async def _leave(self, request: web.Request) -> web.Response:
-        self.cluster.workers.pop(request.match_info["id"], None)
+        link = self.cluster.workers.pop(request.match_info["id"], None)
+        for job in self.cluster.jobs.values():  # assigned to a poll whose answer it did not await
+            if link is not None and job.get("worker_id") == link.worker_id:
+                self.cluster.finish("released", [job["job_id"], job["attempt"]])
         await self.cluster.notify()
         return web.Response(status=204)
 

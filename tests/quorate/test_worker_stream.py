@@ -239,7 +239,7 @@ async def test_credit_never_exceeds_free_slots_after_a_reconnect(
     assert [fake.status(n) for n in range(1, 9)] == ["running"] * 3 + ["pending"] * 5
     gate.set()
     assert [view.status for view in [await h.wait(5) for h in handles]] == ["completed"] * 8
-    assert most == 3
+    assert most <= 3
 
 
 async def test_progress_and_logs_reach_the_node(
