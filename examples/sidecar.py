@@ -22,7 +22,7 @@ app = Scheduler("http://127.0.0.1:8000")
 
 @app.task(queue="orders", max_retries=5, timeout=30)
 async def ship(order_id: str, ctx: Context) -> str:
-    await ctx.progress(0.5, "packing")
+    ctx.progress(0.5, "packing")
     await asyncio.sleep(0.2)
     return f"order {order_id} shipped at attempt {ctx.attempt}"
 

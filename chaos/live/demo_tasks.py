@@ -40,7 +40,7 @@ async def hopeless(reason: str) -> None:
 @app.task(max_retries=3)
 async def slow(seconds: float, ctx: Context) -> int:
     """Long enough to lose its worker; the result tells which attempt made it."""
-    await ctx.progress(0.0, "started")
+    ctx.progress(0.0, "started")
     await asyncio.sleep(seconds)
     return ctx.attempt
 

@@ -256,7 +256,7 @@ class LocalCluster:
                     continue
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                     _, status = await self.request("GET", "/v1/cluster", node, timeout_s=2.0)
-                    if status["role"] == "leader" and status.get("is_leader_ready"):
+                    if status["is_leader"]:
                         found.append(node)
                         return True
             return False

@@ -270,12 +270,15 @@ class ClusterAnswer(Struct):
     node_id: str
     leader_id: str | None
     leader: str | None
+    role: str
     is_leader: bool
     has_quorum: bool
     ready: bool
+    term: int
     epoch: int
     applied_index: int
     commit_index: int
+    digest: str
     members: list[Member]
     consensus: dict[str, Any]
 
