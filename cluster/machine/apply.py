@@ -33,8 +33,7 @@ def apply(state: State, batch: Batch) -> tuple[list[Result], Effects]:
     if batch.epoch < state.epoch:
         return [Rejected.STALE_EPOCH] * len(batch.commands), effects
     state.epoch = batch.epoch
-    if batch.now_ms > state.now_ms:
-        state.now_ms = batch.now_ms
+    state.now_ms = max(state.now_ms, batch.now_ms)
     _fire_due(state, effects)
     results = [_apply_one(state, command, effects) for command in batch.commands]
     _roll_digest(state, results)

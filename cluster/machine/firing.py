@@ -93,9 +93,7 @@ def _jobs_deadline(state: State, due_ms: int, members: list[int], effects: Effec
             effects.jobs_overdue.append((job.id, job.attempt))
 
 
-def _end_waiting(
-    state: State, job: Job, error_type: str, message: str, effects: Effects
-) -> None:
+def _end_waiting(state: State, job: Job, error_type: str, message: str, effects: Effects) -> None:
     effects.jobs_withdrawn.append(job)
     state.timers.release(job)
     finished = Finished(job, state.now_ms, None, error_type, message)

@@ -194,7 +194,11 @@ class Tables:
 
     def count(self, row: Job, state: int, step: int) -> None:
         """Book that `row` enters (+1) or leaves (-1) `state` in its queue's counts."""
-        queue = row.kind.queue
+        self.count_kind(row.kind, state, step)
+
+    def count_kind(self, kind: SpecRow, state: int, step: int) -> None:
+        """Book `step` rows of this kind more (or fewer) in `state`."""
+        queue = kind.queue
         if state == lifecycle.READY:
             queue.ready += step
         elif state == lifecycle.RUNNING:

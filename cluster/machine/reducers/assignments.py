@@ -106,7 +106,7 @@ def complete_jobs(state: State, command: CompleteJobs, effects: Effects) -> Resu
         ):
             refused.append(job_id)
             continue
-        # The same moves as State.leave_worker and State.finish, unrolled: this loop is the hot path.
+        # The moves of State.leave_worker and State.finish, unrolled: this loop is the hot path.
         job.state = lifecycle.COMPLETED
         timer = job.timer
         if timer is not None:

@@ -60,9 +60,7 @@ def create_group(state: State, group: JobGroup, effects: Effects) -> range:
         kind.queue.scheduled += count
         due_ms, waiting = group.run_at_ms, lifecycle.SCHEDULED
         for job_id, payload in zip(ids, group.payloads, strict=True):
-            jobs[job_id] = Job(
-                job_id, kind, payload, waiting, now_ms, due_ms, 0, 0, 0, 0, timer
-            )
+            jobs[job_id] = Job(job_id, kind, payload, waiting, now_ms, due_ms, 0, 0, 0, 0, timer)
     else:
         kind.queue.ready += count
         ready = effects.jobs_ready
@@ -113,9 +111,7 @@ def _create_one_unique(
             if old.state == lifecycle.RUNNING:
                 return held.job_id  # a running job is not replaced under its worker's hands
             _cancel_one(state, old, "replaced", effects)
-    one = JobGroup(
-        group.spec, [payload], group.run_at_ms, group.expires_at_ms, group.deadline_ms
-    )
+    one = JobGroup(group.spec, [payload], group.run_at_ms, group.expires_at_ms, group.deadline_ms)
     job_id = create_group(state, one, effects)[0]
     if key:
         extra = extra_of(state.tables.jobs[job_id])
@@ -150,4 +146,3 @@ def _cancel_one(state: State, job: Job, reason: str, effects: Effects) -> None:
     state.totals.cancelled += 1
     finished = Finished(job, state.now_ms, None, "cancelled", reason)
     state.finish(job, after, finished, effects)
-

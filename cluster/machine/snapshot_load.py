@@ -1,0 +1,308 @@
+"""The reading half of snapshots: fills a new state section by section.
+
+Timers come last, when all rows stand. Trusts nothing: what does not fit together is refused, as a
+replica that differs from the others is worse than a node that does not start.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from itertools import repeat
+from typing import Any
+
+from cluster.machine import lifecycle
+from cluster.machine.model import JobSpec
+from cluster.machine.snapshot_format import (
+    FORMAT,
+    SECTIONS,
+    Column,
+    DeadColumns,
+    ExtraRow,
+    Header,
+    JobColumns,
+    RequestEntry,
+    ScheduleEntry,
+    UniqueEntry,
+    WorkerEntry,
+)
+from cluster.machine.state import State
+from cluster.machine.tables import (
+    DeadJob,
+    Job,
+    JobExtra,
+    KeyRecord,
+    QueueRow,
+    ScheduleRow,
+    SpecRow,
+    UniqueRecord,
+    WorkerRow,
+)
+from cluster.machine.timers import DEADLINE, DUE, EXPIRE, OVERDUE, SCHEDULE, Timers
+from cluster.machine.unique import REQUEST, UNIQUE
+
+LIVE_STATES = frozenset(state for state in lifecycle.STATUS if not lifecycle.is_finished(state))
+
+
+class Loader:
+    """`take` every section in order, then `finish`. Both raise ValueError, `take` also KeyError,
+    IndexError, TypeError or OverflowError, for what cannot be."""
+
+    def __init__(self) -> None:
+        self._state = State()
+        self._specs: list[SpecRow] = []
+        self._waiting: dict[int, dict[int, list[Any]]] = {
+            kind: {} for kind in (DUE, OVERDUE, EXPIRE, DEADLINE, SCHEDULE)
+        }
+        self._section = -1
+        self._take: dict[str, Callable[[Any], None]] = {
+            "header": self._header,
+            "queues": self._queues,
+            "specs": self._intern,
+            "jobs": self._jobs,
+            "dead": self._dead,
+            "workers": self._workers,
+            "schedules": self._schedules,
+            "requests": self._requests,
+            "uniques": self._uniques,
+            "end": self._end,
+        }
+
+    def take(self, section: str, body: Any) -> None:
+        position = SECTIONS.index(section)
+        once = section in {"header", "end"}
+        if position < self._section or (once and position == self._section):
+            raise ValueError(f"snapshot section {section!r} is out of order")
+        if self._section < 0 and section != "header":
+            raise ValueError("snapshot does not begin with its header")
+        self._section = position
+        self._take[section](body)
+
+    def finish(self) -> State:
+        """The state, with its timers."""
+        if self._section != len(SECTIONS) - 1:
+            raise ValueError("snapshot ends early")
+        self._check_running()
+        try:
+            self._arm_timers()
+        except (KeyError, OverflowError) as error:
+            raise ValueError(f"snapshot has a timer for nothing: {error!r}") from error
+        return self._state
+
+    def _header(self, header: Header) -> None:
+        if header.format != FORMAT:
+            raise ValueError(f"snapshot format {header.format} is not {FORMAT}")
+        state = self._state
+        state.now_ms, state.epoch, state.digest = header.now_ms, header.epoch, header.digest
+        state.next_job_id = header.next_job_id
+        state.next_worker_id = header.next_worker_id
+        state.next_schedule_id = header.next_schedule_id
+        state.totals = header.totals
+        state.timers = Timers(state.now_ms)
+
+    def _queues(self, names: list[str]) -> None:
+        for name in names:
+            self._state.tables.queues[name] = QueueRow(name)
+
+    def _intern(self, specs: list[JobSpec]) -> None:
+        self._specs.extend(map(self._state.tables.intern, specs))
+
+    def _jobs(self, columns: JobColumns) -> None:
+        table = self._state.tables.jobs
+        expected = len(table) + len(columns.ids)
+        kinds = self._kinds(columns.specs, len(columns.ids))
+        rows = _rows(columns, kinds)
+        table.update(zip(columns.ids, rows, strict=True))
+        if len(table) != expected or max(columns.ids, default=0) >= self._state.next_job_id:
+            raise ValueError("snapshot has a job twice or one that was never created")
+        self._count(columns, kinds)
+        self._wait_columns(columns)
+        self._add_extras(columns, rows)
+
+    def _kinds(self, specs: Column, count: int) -> Iterable[SpecRow]:
+        if isinstance(specs, int):
+            return [_at(self._specs, specs)] * count
+        if min(specs, default=0) < 0:
+            raise ValueError("snapshot has a job without a spec")
+        return list(map(self._specs.__getitem__, specs))
+
+    def _count(self, columns: JobColumns, kinds: Iterable[SpecRow]) -> None:
+        """Book the rows in the counts of their specs and queues."""
+        count, specs, states = len(columns.ids), columns.specs, columns.states
+        moments: Iterable[tuple[tuple[int, int], int]]
+        if isinstance(specs, int) and isinstance(states, int):
+            moments = [((specs, states), count)]
+        else:
+            pairs = zip(_spread(specs, count), _spread(states, count), strict=False)
+            moments = Counter(pairs).items()
+        for (spec, state), jobs in moments:
+            if state not in LIVE_STATES:
+                raise ValueError(f"snapshot has live jobs in state {state}")
+            kind = self._specs[spec]
+            kind.jobs += jobs
+            self._state.tables.count_kind(kind, state, jobs)
+
+    def _wait_columns(self, columns: JobColumns) -> None:
+        timers, states, ids = columns.timers, columns.states, columns.ids
+        if isinstance(timers, int) and isinstance(states, int):
+            if timers:
+                self._wait(_timer_kind(states), timers).extend(ids)
+            return
+        count = len(ids)
+        overdue, due = self._waiting[OVERDUE], self._waiting[DUE]
+        for job_id, due_ms, state in zip(
+            ids, _spread(timers, count), _spread(states, count), strict=False
+        ):
+            if due_ms:
+                moments = overdue if state == lifecycle.RUNNING else due
+                members = moments.get(due_ms)
+                if members is None:
+                    moments[due_ms] = [job_id]
+                else:
+                    members.append(job_id)
+
+    def _wait(self, kind: int, due_ms: int) -> list[Any]:
+        return self._waiting[kind].setdefault(due_ms, [])
+
+    def _add_extras(self, columns: JobColumns, rows: list[Job]) -> None:
+        for position, extra in zip(columns.extra_at, columns.extras, strict=True):
+            job = _at(rows, position)
+            job.extra = _extra(extra)
+            if extra.expire_timer:
+                self._wait(EXPIRE, extra.expires_at_ms).append(job.id)
+            if extra.deadline_timer:
+                self._wait(DEADLINE, extra.deadline_ms).append(job.id)
+
+    def _dead(self, columns: DeadColumns) -> None:
+        queues: dict[str, QueueRow] = {}  # of their own: a dead letter counts in no queue
+        kinds = [
+            SpecRow(spec, queues.setdefault(spec.queue, QueueRow(spec.queue)),
+                    (spec.queue, spec.name))
+            for spec in columns.specs
+        ]  # fmt: skip
+        count = len(columns.jobs.ids)
+        rows = _rows(columns.jobs, [_at(kinds, n) for n in _spread(columns.jobs.specs, count)])
+        for position, extra in zip(columns.jobs.extra_at, columns.jobs.extras, strict=True):
+            _at(rows, position).extra = _extra(extra)
+        dead = map(
+            DeadJob, rows, columns.finished_ms, columns.error_types, columns.error_messages,
+            columns.logs,
+        )  # fmt: skip
+        self._state.tables.dead.update(zip(columns.jobs.ids, dead, strict=True))
+
+    def _workers(self, entries: list[WorkerEntry]) -> None:
+        for w in entries:
+            self._state.tables.workers[w.id] = WorkerRow(
+                w.id, w.spec, w.registered_ms, dict.fromkeys(w.running), w.draining
+            )
+
+    def _schedules(self, entries: list[ScheduleEntry]) -> None:
+        for s in entries:
+            self._state.tables.schedules[s.id] = ScheduleRow(
+                s.id, s.spec, s.payload, s.cron, s.every_ms, s.next_fire_ms, s.created_ms,
+                s.queue_timeout_ms, s.total_timeout_ms, s.paused, s.note, s.last_fire_ms,
+                s.last_job_id, s.run_count, s.skipped_count,
+            )  # fmt: skip
+            if s.timer:
+                self._wait(SCHEDULE, s.next_fire_ms).append(s.id)
+
+    def _requests(self, entries: list[RequestEntry]) -> None:
+        for r in entries:
+            self._state.tables.requests[r.key] = KeyRecord(
+                r.fingerprint, r.first, r.count, r.ids, r.expires_ms
+            )
+            self._state.timers.expire_key(REQUEST + r.key, r.expires_ms)
+
+    def _uniques(self, entries: list[UniqueEntry]) -> None:
+        for u in entries:
+            self._state.tables.uniques[u.key] = UniqueRecord(u.job_id, u.expires_ms)
+            if u.expires_ms:
+                self._state.timers.expire_key(UNIQUE + u.key, u.expires_ms)
+
+    def _end(self, version: int) -> None:
+        pass
+
+    def _check_running(self) -> None:
+        tables = self._state.tables
+        held = 0
+        for worker in tables.workers.values():
+            for job_id in worker.running:
+                job = tables.jobs.get(job_id)
+                if job is None or job.state != lifecycle.RUNNING or job.worker_id != worker.id:
+                    raise ValueError(f"snapshot: worker {worker.id} holds no such job: {job_id}")
+                held += 1
+        if held != sum(queue.running for queue in tables.queues.values()):
+            raise ValueError("snapshot has running jobs that no worker holds")
+
+    def _arm_timers(self) -> None:
+        """In any order: `Timers.take_due` makes the order of firing, insertion does not."""
+        tables, add = self._state.tables, self._state.timers.add
+        for kind in (DUE, OVERDUE):
+            for due_ms, members in self._waiting[kind].items():
+                timer = add(due_ms, kind, members)
+                for job_id in members:
+                    tables.jobs[job_id].timer = timer
+        for kind, field in ((EXPIRE, "expire_timer"), (DEADLINE, "deadline_timer")):
+            for due_ms, members in self._waiting[kind].items():
+                timer = add(due_ms, kind, members)
+                for job_id in members:
+                    setattr(tables.jobs[job_id].extra, field, timer)
+        for due_ms, members in self._waiting[SCHEDULE].items():
+            timer = add(due_ms, SCHEDULE, members)
+            for schedule_id in members:
+                tables.schedules[schedule_id].timer = timer
+
+
+def _timer_kind(state: int) -> int:
+    return OVERDUE if state == lifecycle.RUNNING else DUE
+
+
+def _at(rows: list[Any], position: int) -> Any:
+    """`rows[position]`, but never counted from the end."""
+    if position < 0:
+        raise IndexError(position)
+    return rows[position]
+
+
+def _spread(column: Column, count: int) -> Iterable[int]:
+    return repeat(column, count) if isinstance(column, int) else column
+
+
+def _shared(column: Column, count: int, seen: dict[int, int]) -> Iterable[int]:
+    """The column with one object per value: as many jobs as share a moment share its memory."""
+    if isinstance(column, int):
+        return repeat(column, count)
+    return map(seen.setdefault, column, column)
+
+
+def _rows(columns: JobColumns, kinds: Iterable[SpecRow]) -> list[Job]:
+    count = len(columns.ids)
+    for column in (
+        columns.specs, columns.payloads, columns.states, columns.created_ms, columns.run_at_ms,
+        columns.attempts, columns.failures, columns.workers, columns.started_ms, columns.timers,
+    ):  # fmt: skip
+        if not isinstance(column, int) and len(column) != count:
+            raise ValueError(f"snapshot has columns of {count} and {len(column)} rows")
+    seen: dict[int, int] = {}
+    return list(
+        map(
+            Job,
+            columns.ids,
+            kinds,
+            columns.payloads,
+            _spread(columns.states, count),
+            _shared(columns.created_ms, count, seen),
+            _shared(columns.run_at_ms, count, seen),
+            _spread(columns.attempts, count),
+            _spread(columns.failures, count),
+            _spread(columns.workers, count),
+            _shared(columns.started_ms, count, seen),
+        )
+    )
+
+
+def _extra(row: ExtraRow) -> JobExtra:
+    return JobExtra(
+        row.unique_key, row.unique_ttl_ms, row.schedule_id, row.nominal_ms,
+        row.expires_at_ms, row.deadline_ms, row.attempts,
+    )  # fmt: skip
