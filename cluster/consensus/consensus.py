@@ -19,6 +19,7 @@ from .interface import (
     ConsensusConfig,
     ConsensusError,
     ConsensusStartError,
+    FatalError,
     PeerStatus,
     ProposalCallback,
     ReplicatedMachine,
@@ -37,10 +38,15 @@ from .transfer import transfer_leadership
 logger = logging.getLogger("quorate.consensus")
 
 TIMER_S = 0.01
+ENTRY_BYTES_LIMIT = 16 << 20  # well below the frame limit and the engine's own splitting
 
 
-def check_timing(config: ConsensusConfig) -> None:
-    """ConsensusStartError unless the times fit together as Raft needs it."""
+def check_settings(config: ConsensusConfig) -> None:
+    """ConsensusStartError unless times and sizes fit together."""
+    if not 0 < config.entry_bytes_max <= ENTRY_BYTES_LIMIT:
+        raise ConsensusStartError(
+            f"entry_bytes_max={config.entry_bytes_max} must be between 1 and {ENTRY_BYTES_LIMIT}"
+        )
     if not 0 < config.heartbeat_ms * 3 < config.election_min_ms < config.election_max_ms:
         raise ConsensusStartError(
             f"heartbeat_ms={config.heartbeat_ms}, election_min_ms={config.election_min_ms} and "
@@ -83,7 +89,7 @@ class Consensus:
         members = tuple(sorted((config.node_id, *config.peers)))
         for address in (config.listen, *members):
             split_address(address)
-        check_timing(config)
+        check_settings(config)
         key = await asyncio.to_thread(cluster_key, config.cluster_secret, members)
         cluster_id = cluster_id_of(key)
         self._mesh = Mesh(config, key, cluster_id, self._counters, self._wake)
@@ -111,7 +117,10 @@ class Consensus:
         folder.prepare()
         await asyncio.to_thread(settle, folder.journal, found)
         if snapshot is not None:
-            restore(self._machine, snapshot, cluster_id)
+            try:
+                restore(self._machine, snapshot, cluster_id)
+            except FatalError as error:
+                raise ConsensusStartError(f"{error}; use the release that wrote it") from error
         applied = snapshot.index if snapshot is not None else 1
         journal = self._journal = Journal(found, applied)
         files = SegmentFiles(
@@ -183,6 +192,8 @@ class Consensus:
         self._core.proposals.call_back()
 
     def _release(self) -> None:
+        if self._receiver is not None:
+            self._receiver.abandon()
         if self._timer is not None:
             self._timer.cancel()
         if self._folder is not None:
@@ -319,10 +330,11 @@ class Consensus:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(function, *arguments)
 
-    def _on_durable(self, batch: Batch, seconds: float, fsyncs: int) -> None:
+    def _on_durable(self, batch: Batch, seconds: float, fsyncs: int, written: int) -> None:
         counters = self._counters
         counters.fsync.add(seconds)
         counters.fsyncs = fsyncs
+        counters.journal_bytes_written = written
         if self._core is not None and not self._stopped:
             self._core.on_durable(batch)
 

@@ -129,7 +129,8 @@ class Core:
         self._tell()
         self.proposals.call_back()
         self._announce()
-        if engine.applied_index() < self._appliable() or self.proposals.has_queued:
+        more = self.intake_open and self.proposals.has_queued
+        if more or engine.applied_index() < self._appliable():
             self._wake()
 
     def _announce(self) -> None:

@@ -58,6 +58,7 @@ class SegmentFiles:
         self._descriptor = -1
         self._nonce = b""
         self.fsyncs = 0
+        self.bytes_written = 0
 
     def append(self, batch: Batch) -> None:
         """Writes without syncing; a roll makes the previous file durable first."""
@@ -118,6 +119,7 @@ class SegmentFiles:
                 while rest:
                     rest = rest[os.write(self._descriptor, rest) :]
             self._segments[-1].size += wanted
+            self.bytes_written += wanted
 
 
 class DiskThread:
@@ -127,7 +129,7 @@ class DiskThread:
         self,
         files: SegmentFiles,
         post: Callable[..., object],
-        on_durable: Callable[[Batch, float, int], None],
+        on_durable: Callable[[Batch, float, int, int], None],
         on_error: Callable[[str], None],
     ) -> None:
         self._files = files
@@ -186,7 +188,8 @@ class DiskThread:
             self._files.sync()
             self._size = self._files.size_bytes()
             took = time.perf_counter() - started
-            self._say(self._on_durable, last, took, self._files.fsyncs)
+            files = self._files
+            self._say(self._on_durable, last, took, files.fsyncs, files.bytes_written)
         for task in tasks:
             if isinstance(task, int):
                 self._files.delete_before(task)

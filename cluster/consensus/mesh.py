@@ -242,8 +242,10 @@ class Mesh:
             self.inbox.append(Disconnected(link.peer, link.epoch))
             self.wake()
         elif reason in ("bad_proof", "other_cluster", "not_a_member", "other_protocol"):
-            whom = link.dialed or link.peer or "a stranger"
-            logger.warning("connection with %s refused: %s", whom, reason)
+            times = self.counters.dropped[reason]
+            if times & (times - 1) == 0:  # the 1st, 2nd, 4th, 8th ...: both sides dial for ever
+                whom = link.dialed or link.peer or "a stranger"
+                logger.warning("connection with %s refused: %s (%d times)", whom, reason, times)
 
     def receive(self, link: Link, message: Message, blob: bytes) -> None:
         if not isinstance(message, Ping):

@@ -69,7 +69,13 @@ class Snapshotter:
             await asyncio.wait([self._task])
         if self._closing:
             raise SnapshotError("the node is stopping")
-        return await asyncio.shield(self._start())
+        task = self._start()
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise SnapshotError("the node is stopping") from None
+            raise
 
     async def close(self) -> None:
         self.abort()
@@ -81,6 +87,8 @@ class Snapshotter:
         if self._child:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._child, signal.SIGKILL)
+        if self._task is not None:
+            self._task.cancel()
 
     def _start(self) -> asyncio.Task[int]:
         self._task = asyncio.create_task(self._work())

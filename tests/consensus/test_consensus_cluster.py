@@ -18,6 +18,7 @@ from cluster.consensus import (
     Role,
     TransferError,
 )
+from cluster.consensus.pin import SHA256, check_sources
 
 
 async def told(node: TestNode, role: tuple[Role, int, str | None]) -> None:
@@ -351,3 +352,28 @@ async def test_stop_is_idempotent_and_needs_no_start(tmp_path: Path) -> None:
     await node.stop()
     await node.stop()
     assert node.role is Role.FOLLOWER
+
+
+async def test_nothing_is_ever_pickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **named: object) -> None:
+        raise AssertionError("pickle was used")
+
+    for name in ("loads", "dumps", "load", "dump"):
+        monkeypatch.setattr(f"pysyncobj.pickle.{name}", refuse)
+    settings = {"trailing_entries": 2, "snapshot_journal_bytes": 2000, "segment_bytes": 1000}
+    async with running(tmp_path, 3, **settings) as cluster:
+        await cluster.commit(*ENTRIES)
+        leader = await cluster.leader()
+        await cluster.followers(leader)[0].consensus.stop()
+        await cluster.commit(*[b"more" * 50] * 40)
+        await leader.consensus.snapshot_now()
+        await cluster.restart(cluster.nodes.index(cluster.followers(leader)[0]))
+        await leader.consensus.transfer_leadership(None, 5000)
+        await cluster.commit(b"last")
+        assert (await cluster.all_equal())[-1] == b"last"
+
+
+def test_another_library_release_is_refused_at_import(tmp_path: Path) -> None:
+    (tmp_path / "syncobj.py").write_text("# not the pinned release")
+    with pytest.raises(ImportError, match=r"install exactly pysyncobj==0\.3\.17"):
+        check_sources(tmp_path, {"syncobj.py": SHA256["syncobj.py"]})
