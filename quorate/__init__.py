@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     )
     from .handle import Handle
     from .requests import JobRequest, Retry
-    from .sync import SyncClient
+    from .sync import SyncClient, SyncHandle
     from .tasks import Task
     from .views import JobView, Page, ScheduleView, WorkerView
     from .worker import Worker
@@ -54,6 +54,7 @@ _HOME = {
     "JobRequest": "requests",
     "Retry": "requests",
     "SyncClient": "sync",
+    "SyncHandle": "sync",
     "Task": "tasks",
     "JobView": "views",
     "Page": "views",
@@ -122,6 +123,7 @@ __all__ = [
     "Scheduler",
     "StaleAttempt",
     "SyncClient",
+    "SyncHandle",
     "Task",
     "TaskDefinitionError",
     "Unavailable",

@@ -22,7 +22,6 @@ from .transport import node_list
 from .views import ScheduleView
 
 R = TypeVar("R")
-T = TypeVar("T")
 
 AnyJob = JobRequest | tuple[str, Any] | Mapping[str, Any]
 
@@ -178,13 +177,12 @@ class Scheduler:
         """A handle for a job known by its id."""
         return self.client.handle(job_id)
 
-    def run_sync(self, call: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
-        """Runs `call(client)` on a private loop thread and waits for it."""
-        if self._thread is None:
+    def sync_parts(self) -> tuple[Client, LoopThread]:
+        """A client of its own on a private loop thread, for code without an event loop."""
+        if self._thread is None or self._sync_client is None:
             self._thread = LoopThread()
             self._sync_client = Client(self.nodes, retry_seconds=self._retry_seconds)
-        assert self._sync_client is not None
-        return self._thread.run(call(self._sync_client))
+        return self._sync_client, self._thread
 
     async def close(self) -> None:
         """Closes the connections, also those of `submit_sync`."""

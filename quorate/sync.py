@@ -10,12 +10,17 @@ import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from .durations import Duration
+from .handle import Handle
+from .views import JobView
 
 if TYPE_CHECKING:
     from .client import Client
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class LoopThread:
@@ -83,12 +88,44 @@ class _SyncView:
         return iterate
 
 
+class SyncHandle(Generic[R]):
+    """`Handle` with blocking methods."""
+
+    __slots__ = ("_handle", "_thread", "id")
+
+    def __init__(self, handle: Handle[R], thread: LoopThread) -> None:
+        self.id = handle.id
+        self._handle = handle
+        self._thread = thread
+
+    def __repr__(self) -> str:
+        return repr(self._handle)
+
+    def job(self) -> JobView:
+        """The job as it is now."""
+        return self._thread.run(self._handle.job())
+
+    def status(self) -> str:
+        """pending, running, completed, failed, cancelled or skipped."""
+        return self._thread.run(self._handle.status())
+
+    def cancel(self) -> JobView:
+        """Cancels the job. Conflict if it is finished."""
+        return self._thread.run(self._handle.cancel())
+
+    def wait(self, timeout: Duration | None = None) -> JobView:
+        """The finished job, whatever its end. ResultTimeout after `timeout`."""
+        return self._thread.run(self._handle.wait(timeout))
+
+    def result(self, timeout: Duration | None = None) -> R:
+        """What the task returned; raises like `Handle.result`."""
+        return self._thread.run(self._handle.result(timeout))
+
+
 def _wrap(value: Any, thread: LoopThread) -> Any:
     """Handles keep talking to the cluster, so they must be blocking too; data stays data."""
-    from .handle import Handle
-
     if isinstance(value, Handle):
-        return _SyncView(value, thread)
+        return SyncHandle(value, thread)
     if isinstance(value, list):
         return [_wrap(item, thread) for item in value]
     return value

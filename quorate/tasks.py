@@ -14,9 +14,10 @@ import msgspec
 
 from . import payloads
 from .context import Context
-from .errors import PayloadInvalid, TaskDefinitionError
+from .errors import PayloadInvalid, QuorateError, TaskDefinitionError
 from .handle import Handle
 from .requests import JobRequest, SubmitOptions, job_request
+from .sync import SyncHandle
 
 if TYPE_CHECKING:
     from .app import Scheduler
@@ -84,10 +85,11 @@ class Task(Generic[R]):
         handle = await self.app.client.submit_request(self.job(payload, **options))
         return Handle(self.app.client, handle.id, self._convert())
 
-    def submit_sync(self, payload: Any = None, **options: Unpack[SubmitOptions]) -> str:
-        """`submit` for code without an event loop; the id of the job."""
-        request = self.job(payload, **options)
-        return self.app.run_sync(lambda client: client.submit_request(request)).id
+    def submit_sync(self, payload: Any = None, **options: Unpack[SubmitOptions]) -> SyncHandle[R]:
+        """`submit` for code without an event loop."""
+        client, thread = self.app.sync_parts()
+        handle = thread.run(client.submit_request(self.job(payload, **options)))
+        return SyncHandle(Handle(client, handle.id, self._convert()), thread)
 
     async def submit_many(
         self, payload_list: Iterable[Any], **options: Unpack[SubmitOptions]
@@ -102,11 +104,15 @@ class Task(Generic[R]):
         returns = self.signature().returns
 
         def convert(output: Any) -> R:
-            if payloads.is_pydantic_model(returns):
-                value: R = returns.model_validate(output)
-                return value
-            converted: R = msgspec.convert(output, returns)
-            return converted
+            value: R
+            try:
+                if payloads.is_pydantic_model(returns):
+                    value = returns.model_validate(output)
+                else:
+                    value = msgspec.convert(output, returns)
+            except ValueError as error:  # both libraries' errors are ValueErrors
+                raise QuorateError(f"the output of {self.name} does not fit: {error}") from error
+            return value
 
         return convert
 

@@ -60,9 +60,14 @@ def run_status(args: argparse.Namespace) -> int:
     if wants_json(args):
         print_json(view)
         return 0
-    nested = {name: value for name, value in view.items() if _is_table(value)}
-    print_item(args, {name: value for name, value in view.items() if name not in nested})
-    for name, items in nested.items():
+    tables = {name: value for name, value in view.items() if _is_table(value)}
+    inner = {name: value for name, value in view.items() if isinstance(value, Mapping)}
+    plain = {k: v for k, v in view.items() if k not in tables and k not in inner}
+    print_item(args, plain)
+    for name, values in inner.items():
+        print(f"\n{name}:")
+        print_item(args, values)
+    for name, items in tables.items():
         print(f"\n{name}:")
         columns = list(dict.fromkeys(key for item in items for key in item))
         print_table(columns, [[_plain(item.get(c)) for c in columns] for item in items])
@@ -84,7 +89,7 @@ def run_transfer(args: argparse.Namespace) -> int:
         return await client.transfer_leadership(args.to)
 
     answer = with_client(args, transfer)
-    leader = answer.get("leader")
+    leader = answer.get("leader") or answer.get("leader_id")
     if isinstance(leader, Mapping):
         leader = leader.get("id") or leader.get("http")
     print_done(args, f"leader is {leader}" if leader else "leadership handed over", answer)
@@ -99,7 +104,7 @@ def run_stats(args: argparse.Namespace) -> int:
         return 0
     by_status = view.get("jobs_by_status") or {}
     queues = view.get("queues") or {}
-    rest = {k: v for k, v in view.items() if k not in ("jobs_by_status", "queues")}
+    rest = {k: v for k, v in view.items() if not isinstance(v, Mapping)}
     print_item(args, {**rest, **{f"jobs {name}": count for name, count in by_status.items()}})
     if isinstance(queues, Mapping) and queues:
         print()

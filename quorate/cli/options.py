@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -83,6 +82,8 @@ def noun(commands: Commands, name: str, help: str) -> Commands:
 
 def with_client(args: argparse.Namespace, work: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
     """Runs `work(client)` to its end."""
+    import asyncio
+
     from ..client import Client
 
     seconds = getattr(args, "retry_seconds", None)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from .options import Commands, UsageError, json_value, leaf, option, with_client
@@ -67,6 +67,8 @@ def _request(args: argparse.Namespace) -> JobRequest:
 
 
 async def _submit(client: Client, args: argparse.Namespace, request: JobRequest) -> int:
+    import asyncio
+
     handles = await client.submit_many([request] * args.count)
     if not args.wait:
         _print_ids(args, [handle.id for handle in handles])
@@ -85,9 +87,19 @@ def _print_ids(args: argparse.Namespace, ids: list[str]) -> None:
         print_done(args, f"submitted job {job_id}", {"job_id": job_id})
 
 
+def _wire(view: JobView) -> dict[str, Any]:
+    """The view with times as the API writes them."""
+    import msgspec
+
+    from ..durations import to_rfc3339
+
+    fields = msgspec.to_builtins(view, builtin_types=(datetime,))
+    return {k: to_rfc3339(v) if isinstance(v, datetime) else v for k, v in fields.items()}
+
+
 def _print_end(args: argparse.Namespace, view: JobView) -> None:
     if wants_json(args):
-        print_json(view)
+        print_json(_wire(view))
         return
     detail = view.error_message if view.status != "completed" else None
     print(f"job {view.job_id} {view.status}" + (f": {detail}" if detail else ""))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import importlib
 import logging
 import os
@@ -92,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_fast(work: Any) -> None:
     """On uvloop where it is installed."""
+    import asyncio
+
     try:
         import uvloop
     except ImportError:

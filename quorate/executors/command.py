@@ -90,13 +90,18 @@ class Command(Executor):
         # the group is being ended must not leave it behind.
         life = asyncio.get_running_loop().create_task(self._live(asked, context, stop))
         self._lives.add(life)
-        life.add_done_callback(self._lives.discard)
+        life.add_done_callback(self._ended)
         try:
             return await asyncio.shield(life)
         except asyncio.CancelledError:
             stop.set()
             await asyncio.wait((life,))
             raise
+
+    def _ended(self, life: asyncio.Task[dict[str, Any]]) -> None:
+        self._lives.discard(life)
+        if not life.cancelled():
+            life.exception()  # after a stop nobody asks for it
 
     async def _live(
         self, asked: CommandPayload, context: Context, stop: asyncio.Event

@@ -12,7 +12,8 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ..durations import Duration, to_seconds
 from ..errors import QuorateError
@@ -46,6 +47,8 @@ class WorkerAborted(QuorateError):
 
 class Worker:
     """Runs the jobs of an application (or only the built-in tasks, without one).
+
+    Await `run`, or use it as an async context manager beside other work in the same loop.
 
     `grace`: how long running jobs may go on after `stop` or the first SIGTERM/SIGINT.
     `queues`: default "default" and every queue that a task of the application names.
@@ -81,6 +84,7 @@ class Worker:
         self._drained = False
         self._runner: Runner | None = None
         self._desk: Desk | None = None
+        self._task: asyncio.Task[None] | None = None
 
     @property
     def worker_id(self) -> str | None:
@@ -144,6 +148,20 @@ class Worker:
             await asyncio.wait(parts, timeout=1.0)
             await tools.close()
             undo_signals()
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.get_running_loop().create_task(self.run())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._task is not None
+        self.stop()
+        await self._task
 
     async def _sync_schedules(self) -> None:
         if self.app is None or not self.app.schedules:

@@ -153,10 +153,11 @@ class PollLink:
                         "POST", "/v1/workers", msgspec.json.encode(body)
                     )
                     break
-                except Unavailable as error:
-                    logger.info("cannot register yet: %s", error)
                 except ValidationError as error:
                     raise WorkerRefused(error.message, code=error.code) from error
+                except QuorateError as error:
+                    logger.info("cannot register yet: %s", error)
+                    await asyncio.sleep(PAUSE_SECONDS)
             welcome = read(raw.body, _Welcome)
             identity.worker_id = self._desk.runner.worker_id = welcome.worker_id
             self._ttl_seconds = max(0.3, welcome.ttl_seconds)

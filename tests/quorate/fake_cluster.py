@@ -62,6 +62,8 @@ class FakeCluster:
         self.held_acks: list[Callable[[], Any]] = []
         self.keep_jobs = False  # do not assign
         self.ttl_seconds = 5.0
+        self.silent = False  # heartbeats are not answered
+        self.refuse_workers: tuple[str, str] | None = None
         self.changed = asyncio.Condition()
 
     @property
@@ -349,6 +351,10 @@ class FakeNode:
         socket = web.WebSocketResponse(protocols=("quorate.msgpack.v1",))
         await socket.prepare(request)
         hello = unpack((await socket.receive()).data)
+        if fake.refuse_workers is not None:
+            await socket.send_bytes(pack(["error", *fake.refuse_workers]))
+            await socket.close()
+            return socket
         worker_id = hello[1]["worker_id"] or f"w{len(fake.workers) + 1}"
         link = fake.workers[worker_id] = Link(worker_id, hello[1])
         link.socket = socket
@@ -385,7 +391,7 @@ class FakeNode:
         elif frame[0] == "progress":
             for job_id, _, fraction, text in frame[1]:
                 fake.jobs[job_id]["progress"] = {"fraction": fraction, "message": text}
-        elif frame[0] == "heartbeat":
+        elif frame[0] == "heartbeat" and not fake.silent:
             assert link.socket is not None
             await link.socket.send_bytes(pack(["heartbeat"]))
         elif frame[0] == "drain":

@@ -220,5 +220,6 @@ async def test_submit_sync_works_without_a_loop(fake: FakeCluster, app: Schedule
     @app.task()
     async def send(text: str) -> None: ...
 
-    assert await asyncio.to_thread(send.submit_sync, "x") == "1"
-    assert fake.jobs[1]["payload"] == "x"
+    handle = await asyncio.to_thread(send.submit_sync, "x")
+    assert (handle.id, fake.jobs[1]["payload"]) == ("1", "x")
+    assert await asyncio.to_thread(handle.status) == "pending"
