@@ -20,6 +20,7 @@ def check(state: State) -> None:
         _check_job(state, job)
         if job.extra is not None:
             _check_extra(state, job, job.extra)
+    _check_order(state)
     _check_counts(state)
     _check_workers(state)
     _check_dead(state)
@@ -60,6 +61,14 @@ def _check_extra(state: State, job: Job, extra: JobExtra) -> None:
     if extra.unique_key:
         held = state.tables.uniques.get(extra.unique_key)
         assert held is not None and held.job_id == job.id, f"{name}: lost its unique key"
+
+
+def _check_order(state: State) -> None:
+    tables = state.tables
+    in_place = [job_id for job_id in tables.jobs if job_id not in tables.returned]
+    assert in_place == sorted(in_place), "jobs stand out of order and are not known to"
+    for job_id in tables.returned:
+        assert job_id in tables.jobs, f"job {job_id}: returned and gone"
 
 
 def _check_counts(state: State) -> None:

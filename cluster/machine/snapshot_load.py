@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from itertools import repeat
+from itertools import islice, repeat
+from operator import lt
 from typing import Any
 
 from cluster.machine import lifecycle
@@ -55,6 +56,7 @@ class Loader:
             kind: {} for kind in (DUE, OVERDUE, EXPIRE, DEADLINE, SCHEDULE)
         }
         self._section = -1
+        self._last_id = 0
         self._take: dict[str, Callable[[Any], None]] = {
             "header": self._header,
             "queues": self._queues,
@@ -115,7 +117,8 @@ class Loader:
         table.update(zip(columns.ids, rows, strict=True))
         if len(table) != expected or max(columns.ids, default=0) >= self._state.next_job_id:
             raise ValueError("snapshot has a job twice or one that was never created")
-        self._count(columns, kinds)
+        self._note_returned(columns.ids)
+        self._count(columns)
         self._wait_columns(columns)
         self._add_extras(columns, rows)
 
@@ -126,7 +129,18 @@ class Loader:
             raise ValueError("snapshot has a job without a spec")
         return list(map(self._specs.__getitem__, specs))
 
-    def _count(self, columns: JobColumns, kinds: Iterable[SpecRow]) -> None:
+    def _note_returned(self, ids: list[int]) -> None:
+        """Ids grow along the table, but for those that were dead once."""
+        if ids[0] > self._last_id and all(map(lt, ids, islice(ids, 1, None))):
+            self._last_id = ids[-1]
+            return
+        for job_id in ids:
+            if job_id > self._last_id:
+                self._last_id = job_id
+            else:
+                self._state.tables.returned[job_id] = None
+
+    def _count(self, columns: JobColumns) -> None:
         """Book the rows in the counts of their specs and queues."""
         count, specs, states = len(columns.ids), columns.specs, columns.states
         moments: Iterable[tuple[tuple[int, int], int]]

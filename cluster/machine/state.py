@@ -59,6 +59,8 @@ class State:
             if extra.unique_key:
                 release_unique(self, extra, job.id)
         del tables.jobs[job.id]
+        if tables.returned:
+            tables.returned.pop(job.id, None)
         tables.release_spec(job.kind)
         effects.jobs_finished.append(finished)
 

@@ -158,7 +158,8 @@ class Tables:
     """All rows of the cluster."""
 
     def __init__(self) -> None:
-        self.jobs: dict[int, Job] = {}
+        self.jobs: dict[int, Job] = {}  # by id, but for `returned`, which stand further behind
+        self.returned: dict[int, None] = {}  # live jobs that were dead once
         self.dead: SortedDict = SortedDict()  # job id -> DeadJob
         self.specs: dict[JobSpec, SpecRow] = {}
         self.queues: dict[str, QueueRow] = {}

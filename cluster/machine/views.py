@@ -7,6 +7,7 @@ edge; here are live jobs and dead letters.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from heapq import merge
 
 from msgspec import Struct
 
@@ -15,7 +16,7 @@ from cluster.machine.model import Attempt, JobSpec, WorkerSpec
 from cluster.machine.state import State
 from cluster.machine.tables import DeadJob, Job, ScheduleRow
 
-SCAN_MAX = 200_000
+PROBES_MAX = 10_000
 
 
 class JobView(Struct, gc=False):
@@ -86,13 +87,15 @@ class JobFilter(Struct, frozen=True, gc=False):
     name: str = ""
     tag: str = ""
 
-    def matches(self, state: int, spec: JobSpec) -> bool:
+    def wants(self, spec: JobSpec) -> bool:
         return (
-            (not self.status or lifecycle.STATUS[state] == self.status)
-            and (not self.queue or spec.queue == self.queue)
+            (not self.queue or spec.queue == self.queue)
             and (not self.name or spec.name == self.name)
             and (not self.tag or self.tag in spec.tags)
         )
+
+    def matches(self, state: int, spec: JobSpec) -> bool:
+        return (not self.status or lifecycle.STATUS[state] == self.status) and self.wants(spec)
 
 
 def _live(job: Job) -> JobView:
@@ -147,26 +150,52 @@ def is_known(state: State, job_id: int) -> bool:
 def jobs(state: State, wanted: JobFilter, before_id: int, limit: int) -> list[JobView]:
     """Live jobs with ids below `before_id` (0: from the newest), newest first.
 
-    Looks at no more than `SCAN_MAX` ids around the cursor before it falls back to sorting."""
+    Never sorts the table; stops when the counts say that no other job can match. What remains is
+    50 ns per row that does not match."""
+    tables = state.tables
+    kinds = {id(row) for row in tables.specs.values() if wanted.wants(row.spec)}
+    left = sum(row.jobs for row in tables.specs.values() if id(row) in kinds)
+    rows = _newest_first(state, before_id)
+    if wanted.status == lifecycle.STATUS[lifecycle.RUNNING]:
+        rows = _running_newest_first(state, before_id)
+    states = [s for s, status in lifecycle.STATUS.items() if wanted.status in {"", status}]
     found: list[JobView] = []
-    for row in _newest_first(state, before_id):
-        if wanted.matches(row.state, row.kind.spec):
-            found.append(_live(row))
-            if len(found) >= limit:
-                break
+    while left and len(found) < limit:
+        row = next(rows, None)
+        if row is None:
+            break
+        if id(row.kind) in kinds:
+            left -= 1
+            if row.state in states:
+                found.append(_live(row))
     return found
 
 
+def _running_newest_first(state: State, before_id: int) -> Iterator[Job]:
+    ids = [i for worker in state.tables.workers.values() for i in worker.running]
+    for job_id in sorted(ids, reverse=True):
+        if not before_id or job_id < before_id:
+            yield state.tables.jobs[job_id]
+
+
 def _newest_first(state: State, before_id: int) -> Iterator[Job]:
-    table = state.tables.jobs
+    """A page from the middle looks for its ids; the first, or a sparse one, walks the table."""
+    table, returned = state.tables.jobs, state.tables.returned
     top = min(before_id, state.next_job_id) if before_id else state.next_job_id
-    bottom = max(top - SCAN_MAX, 0)
-    for job_id in range(top - 1, bottom, -1):
-        row = table.get(job_id)
-        if row is not None:
-            yield row
-    if bottom > 0:
-        for job_id in sorted((i for i in table if i <= bottom), reverse=True):
+    if top < state.next_job_id and len(table) > PROBES_MAX:
+        bottom = max(top - PROBES_MAX, 0)
+        for job_id in range(top - 1, bottom, -1):
+            row = table.get(job_id)
+            if row is not None:
+                yield row
+        top = bottom + 1
+    in_order: Iterator[int] = reversed(table)
+    if returned:
+        # What stands behind all others for having come back is sorted in between again.
+        in_place = (job_id for job_id in reversed(table) if job_id not in returned)
+        in_order = merge(in_place, sorted(returned, reverse=True), reverse=True)
+    for job_id in in_order:
+        if job_id < top:
             yield table[job_id]
 
 

@@ -92,7 +92,7 @@ def complete_jobs(state: State, command: CompleteJobs, effects: Effects) -> Resu
     tables, timers, now_ms = state.tables, state.timers, state.now_ms
     jobs, workers, drop_timer = tables.jobs, tables.workers, timers.drop
     outputs, logs, by = command.outputs, command.logs, command.worker_id
-    finished = effects.jobs_finished
+    finished, returned = effects.jobs_finished, tables.returned
     refused: list[int] = []
     completed = 0
     worker = workers.get(by)
@@ -123,6 +123,8 @@ def complete_jobs(state: State, command: CompleteJobs, effects: Effects) -> Resu
             if extra.unique_key:
                 release_unique(state, extra, job_id)
         del jobs[job_id]
+        if returned:
+            returned.pop(job_id, None)
         kind.jobs -= 1
         if not kind.jobs:
             tables.forget_spec(kind)

@@ -58,6 +58,7 @@ def _revive(state: State, dead: DeadJob, command: RetryJobs, effects: Effects) -
         if job.extra.unique_key:
             hold_unique(state, job.extra.unique_key, job.id)
     tables.jobs[job.id] = job
+    tables.returned[job.id] = None
     if command.run_at_ms > state.now_ms:
         job.state = REPLAY_LATER[job.state]
         job.run_at_ms = command.run_at_ms
