@@ -1,7 +1,8 @@
-"""Tasks as an application declares them. Run a worker with them, from this folder:
+"""Tasks as an application declares them; a worker in this folder runs them with
 
-quorate worker tasks:app --nodes http://127.0.0.1:8001,http://127.0.0.1:8002
-quorate submit send_mail --payload '{"to": "ada@example.org", "subject": "hello"}' --wait
+    quorate worker tasks:app
+
+and `quorate submit checksum --payload 100000 --wait` gives it something to do.
 """
 
 from __future__ import annotations

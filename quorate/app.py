@@ -77,6 +77,8 @@ class Scheduler:
         `kind` is "async" for an `async def`, else "thread". Exceptions of a class in
         `non_retryable` end the job at once. `name` defaults to the name of the function.
         """
+        if callable(name):
+            raise TaskDefinitionError("write @app.task() with parentheses")
         given = {
             "queue": queue,
             "priority": priority,

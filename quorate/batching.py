@@ -110,7 +110,8 @@ class Submitter:
         """Sends until nothing waits. Each failure goes to the callers it concerns."""
         try:
             while self._waiting:
-                end = _chunk_end([job for job, _ in self._waiting], 0, COALESCE_JOBS_MAX)
+                first = [job for job, _ in self._waiting[:COALESCE_JOBS_MAX]]
+                end = _chunk_end(first, 0, COALESCE_JOBS_MAX)
                 batch, self._waiting = self._waiting[:end], self._waiting[end:]
                 # A caller that gave up before its job left does not want it any more.
                 batch = [item for item in batch if not item[1].done()]

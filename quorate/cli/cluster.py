@@ -25,7 +25,12 @@ def add(commands: Commands) -> None:
     verbs = noun(commands, "cluster", "the nodes and their leader")
     leaf(verbs, "status", run_status, "members, leader, term")
     transfer = leaf(verbs, "transfer", run_transfer, "hand leadership to another node")
-    option(transfer, "--to", help="the node to lead; without it the most advanced follower")
+    option(
+        transfer,
+        "--to",
+        scope="transfer",
+        help="the node to lead; without it the most advanced follower",
+    )
     leaf(commands, "stats", run_stats, "counts of jobs by status and queue")
 
 

@@ -16,7 +16,7 @@ from .options import variable
 READY_SECONDS = 30.0
 STOP_SECONDS = 15.0
 HOST = "127.0.0.1"
-FLAGS = ("--workers", "--slots", "--queues", "--data", "--http-base", "--raft-base", "--name")
+FLAGS = ("--workers", "--slots", "--queues", "--data", "--http-base", "--raft-base")
 
 
 def _child_environment() -> dict[str, str]:

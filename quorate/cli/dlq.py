@@ -19,9 +19,9 @@ def add(commands: Commands) -> None:
     """Declares the verbs."""
     verbs = noun(commands, "dlq", "jobs that failed for good")
     listing = leaf(verbs, "list", run_list, "list dead jobs")
-    option(listing, "--queue", help="only these")
-    option(listing, "--name", help="only these")
-    option(listing, "--limit", type=int, default=50, help="at most so many (50)")
+    option(listing, "--queue", scope="dlq", help="only these")
+    option(listing, "--name", scope="dlq", help="only these")
+    option(listing, "--limit", scope="dlq", type=int, default=50, help="at most so many (50)")
     show = leaf(verbs, "show", run_show, "everything about one dead job")
     show.add_argument("id")
     for verb, run, text in (
@@ -30,7 +30,7 @@ def add(commands: Commands) -> None:
     ):
         parser = leaf(verbs, verb, run, text)
         parser.add_argument("ids", nargs="*")
-        option(parser, "--all", action="store_true", help="every dead job")
+        option(parser, "--all", scope="dlq", action="store_true", help="every dead job")
 
 
 def run_list(args: argparse.Namespace) -> int:

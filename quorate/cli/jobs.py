@@ -20,8 +20,8 @@ def add(commands: Commands) -> None:
     verbs = noun(commands, "jobs", "look at jobs, cancel them, run them again")
     listing = leaf(verbs, "list", run_list, "list jobs")
     for name in ("--status", "--queue", "--name", "--tag"):
-        option(listing, name, help="only these")
-    option(listing, "--limit", type=int, default=50, help="at most so many (50)")
+        option(listing, name, scope="list", help="only these")
+    option(listing, "--limit", scope="list", type=int, default=50, help="at most so many (50)")
     for verb, run, text in (
         ("show", run_show, "everything about one job"),
         ("cancel", run_cancel, "cancel jobs; running ones are really stopped"),

@@ -24,14 +24,19 @@ class Commands(Protocol):
     def add_parser(self, name: str, **kwargs: Any) -> argparse.ArgumentParser: ...
 
 
-def variable(flag: str) -> str:
-    """--grace-seconds -> QUORATE_GRACE_SECONDS"""
-    return "QUORATE_" + flag.lstrip("-").replace("-", "_").upper()
+def variable(flag: str, scope: str = "") -> str:
+    """--grace-seconds -> QUORATE_GRACE_SECONDS; --queue of scope "submit" ->
+    QUORATE_SUBMIT_QUEUE"""
+    words = flag.lstrip("-").replace("-", "_").upper()
+    return f"QUORATE_{scope.upper()}_{words}" if scope else f"QUORATE_{words}"
 
 
-def option(parser: argparse.ArgumentParser, flag: str, **kwargs: Any) -> None:
-    """Adds a flag whose default comes from its variable; argparse converts and checks it alike."""
-    name = variable(flag)
+def option(parser: argparse.ArgumentParser, flag: str, *, scope: str = "", **kwargs: Any) -> None:
+    """Adds a flag whose default comes from its variable; argparse converts and checks it alike.
+
+    A `scope` keeps variables apart that mean different things: a QUORATE_NAME for a node must not
+    filter what `jobs list` shows."""
+    name = variable(flag, scope)
     value = os.environ.get(name)
     if kwargs.get("action") == "store_true":
         kwargs["default"] = (value or "").lower() in TRUE_WORDS

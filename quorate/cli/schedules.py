@@ -38,14 +38,14 @@ def add(commands: Commands) -> None:
         parser = leaf(verbs, verb, run, text)
         parser.add_argument("id")
         if verb == "pause":
-            option(parser, "--note", help="why, shown with the schedule")
+            option(parser, "--note", scope="schedule", help="why, shown with the schedule")
     create = leaf(verbs, "create", run_create, "create a schedule")
     create.add_argument("name", help="the task to run")
-    option(create, "--cron", help="five-field cron expression, UTC")
-    option(create, "--every", help="seconds or 5m between runs")
-    option(create, "--id", help="chosen id; without it the cluster makes one")
-    option(create, "--payload", help="JSON")
-    option(create, "--queue", help="queue (default)")
+    option(create, "--cron", scope="schedule", help="five-field cron expression, UTC")
+    option(create, "--every", scope="schedule", help="seconds or 5m between runs")
+    option(create, "--id", scope="schedule", help="chosen id; without it the cluster makes one")
+    option(create, "--payload", scope="schedule", help="JSON")
+    option(create, "--queue", scope="schedule", help="queue (default)")
 
 
 def run_list(args: argparse.Namespace) -> int:

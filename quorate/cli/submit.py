@@ -20,17 +20,23 @@ def add(commands: Commands) -> None:
     """Declares the command."""
     parser = leaf(commands, "submit", run, "submit a job by the name of its task")
     parser.add_argument("name", help="e.g. simulate, command, http, or a task of your workers")
-    option(parser, "--payload", help="JSON, or - to read it from stdin")
-    option(parser, "--queue", help="queue (default)")
-    option(parser, "--priority", help="1..10, or critical, high, normal, low")
-    option(parser, "--delay", help="seconds or 5m: run that much later")
-    option(parser, "--run-at", help="RFC 3339 time to run at")
-    option(parser, "--max-retries", type=int, help="attempts after the first")
-    option(parser, "--timeout", help="seconds or 5m that one attempt may take")
-    option(parser, "--key", help="unique key: a second job with it is not made")
-    option(parser, "--tag", action="append", help="may be given more than once")
-    option(parser, "--count", type=int, default=1, help="how many of them (1)")
-    option(parser, "--wait", action="store_true", help="wait for the end; exit 1 if it is bad")
+    option(parser, "--payload", scope="submit", help="JSON, or - to read it from stdin")
+    option(parser, "--queue", scope="submit", help="queue (default)")
+    option(parser, "--priority", scope="submit", help="1..10, or critical, high, normal, low")
+    option(parser, "--delay", scope="submit", help="seconds or 5m: run that much later")
+    option(parser, "--run-at", scope="submit", help="RFC 3339 time to run at")
+    option(parser, "--max-retries", scope="submit", type=int, help="attempts after the first")
+    option(parser, "--timeout", scope="submit", help="seconds or 5m that one attempt may take")
+    option(parser, "--key", scope="submit", help="unique key: a second job with it is not made")
+    option(parser, "--tag", scope="submit", action="append", help="may be given more than once")
+    option(parser, "--count", scope="submit", type=int, default=1, help="how many of them (1)")
+    option(
+        parser,
+        "--wait",
+        scope="submit",
+        action="store_true",
+        help="wait for the end; exit 1 if it is bad",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

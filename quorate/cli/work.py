@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
     )
     option(parser, "--slots", type=int, default=16, help="jobs at the same time (16)")
     option(parser, "--queues", help="queues to serve, separated by commas")
-    option(parser, "--name", help="how the worker is shown (host-pid)")
+    option(parser, "--name", scope="worker", help="how the worker is shown (host-pid)")
     option(
         parser,
         "--protocol",

@@ -205,7 +205,10 @@ class Runner:
                 self._stop(run, reason)
 
     def _stop(self, run: Running, reason: str) -> None:
-        if run.stop_reason == reason:
+        if run.stop_reason is not None:
+            # The first reason decides the result, unless no result is wanted any more.
+            if reason in (CANCELLED, STALE):
+                run.stop_reason = reason
             return
         run.stop_reason = reason
         run.stop_since = self._loop.time()

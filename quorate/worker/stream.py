@@ -43,6 +43,7 @@ class StreamLink:
         self._leaving = False
         self._left = asyncio.Event()
         self._registered = False
+        self._trouble = ""
 
     # -- lifetime ------------------------------------------------------------------------------
 
@@ -57,11 +58,17 @@ class StreamLink:
                 except (LinkLost, aiohttp.ClientError, TimeoutError, OSError) as error:
                     if self._leaving:
                         break
-                    logger.info("no stream: %s", error or type(error).__name__)
+                    self._report(str(error) or type(error).__name__)
                 tries = 0 if self._registered else tries + 1
                 pause = min(BACKOFF_MAX_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(tries, 8))
                 await asyncio.sleep(random.uniform(pause / 4, pause))
         self._left.set()
+
+    def _report(self, trouble: str) -> None:
+        """Each trouble once, however often it is met while a cluster is away."""
+        level = logging.DEBUG if trouble == self._trouble else logging.INFO
+        self._trouble = trouble
+        logger.log(level, "no stream: %s", trouble)
 
     def stop_taking(self) -> None:
         """See Link."""
@@ -159,6 +166,7 @@ class StreamLink:
         self._registered = True
         desk.runner.drop(answer.stale)
         desk.outbox.restart(answer.stale, desk.runner.free_slots)
+        self._trouble = ""
         logger.info("worker %s serves %s", answer.worker_id, url)
         desk.on_registered()
 

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from fake_cluster import FakeCluster, FakeNode, StartWorker
+from fake_cluster import FakeCluster, StartWorker
+from fake_node import FakeNode
 
 from quorate import Scheduler, Worker
 

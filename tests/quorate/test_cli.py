@@ -85,7 +85,12 @@ async def test_exit_codes(fake: FakeCluster, start_worker: StartWorker) -> None:
 
 async def test_every_flag_has_a_variable(fake: FakeCluster) -> None:
     ended = await run(
-        fake, "submit", "simulate", QUORATE_QUEUE="mail", QUORATE_COUNT="2", QUORATE_TAG="x,y"
+        fake,
+        "submit",
+        "simulate",
+        QUORATE_SUBMIT_QUEUE="mail",
+        QUORATE_SUBMIT_COUNT="2",
+        QUORATE_SUBMIT_TAG="x,y",
     )
     assert ended.code == 0
     assert [(job["queue"], job["tags"]) for job in fake.jobs.values()] == [("mail", ["x", "y"])] * 2
