@@ -69,7 +69,10 @@ def build_app(services: Services) -> web.Application:
     app.cleanup_ctx.append(session_context)
     for endpoint in TABLE:
         handler = Served(endpoint, services).serve
-        app.router.add_route(endpoint.method, endpoint.path, handler)
+        if endpoint.method == "GET":
+            app.router.add_get(endpoint.path, handler, allow_head=not endpoint.upgrade)
+        else:
+            app.router.add_route(endpoint.method, endpoint.path, handler)
     docs.prepare(app, TABLE)
     return app
 

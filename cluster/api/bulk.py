@@ -6,7 +6,7 @@ holds the node for long.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from cluster.actors.services import Services
 from cluster.api.answers import BulkAnswer, BulkItem
@@ -23,34 +23,43 @@ from cluster.machine.views import JobFilter
 
 routes = Routes("jobs")
 
-Select = Callable[[Services, JobFilter], Awaitable[list[int]]]
+Select = Callable[[Services, JobFilter], list[int]]
 
 
-async def _live_ids(services: Services, wanted: JobFilter) -> list[int]:
+def _live_ids(services: Services, wanted: JobFilter) -> list[int]:
     return [v.id for v in views.jobs(services.raft.state, wanted, 0, IDS_MAX + 1)]
 
 
-async def _dead_ids(services: Services, wanted: JobFilter) -> list[int]:
+def _dead_ids(services: Services, wanted: JobFilter) -> list[int]:
     return [v.id for v in views.dead_jobs(services.raft.state, wanted, 0, IDS_MAX + 1)]
 
 
-async def select(
-    services: Services, request: BulkRequest, by_filter: Select
-) -> tuple[list[int | ProblemError], list[str], bool]:
-    """`(ids or why not, the ids as given, more)`. Raises ProblemError for neither or both."""
+def filter_in(request: BulkRequest) -> JobFilter | None:
+    """The filter, or None when ids were given. Raises ProblemError for neither, both, or a filter
+    that fits everything: that is more likely a mistake than a wish."""
     if (request.ids is None) == (request.filter is None):
         raise ProblemError("validation", "give exactly one of ids and filter", pointer="/ids")
-    if request.filter is not None:
-        wanted = filter_of(request.filter)
-        if wanted == JobFilter():
-            raise ProblemError(
-                "validation", "name at least one of status, queue, name, tag", pointer="/filter"
-            )
-        found = await by_filter(services, wanted)
+    if request.filter is None:
+        return None
+    wanted = filter_of(request.filter)
+    if wanted == JobFilter():
+        raise ProblemError(
+            "validation", "name at least one of status, queue, name, tag", pointer="/filter"
+        )
+    return wanted
+
+
+def select(
+    services: Services, request: BulkRequest, by_filter: Select
+) -> tuple[list[int | ProblemError], list[str], bool]:
+    """`(ids or why not, the ids as given, more)`. Raises ProblemError like `filter_in`."""
+    wanted = filter_in(request)
+    if wanted is not None:
+        found = by_filter(services, wanted)
         chosen = found[:IDS_MAX]
         return list(chosen), [str(i) for i in chosen], len(found) > IDS_MAX
-    assert request.ids is not None
-    return [_parsed(i) for i in request.ids], [str(i) for i in request.ids], False
+    ids = request.ids or []
+    return [_parsed(i) for i in ids], [str(i) for i in ids], False
 
 
 def _parsed(text: str | int) -> int | ProblemError:
@@ -99,7 +108,7 @@ def items_of(
 )
 async def cancel_jobs(call: Call[BulkRequest, Query]) -> BulkAnswer:
     services = call.services
-    ids, shown, more = await select(services, call.body, _live_ids)
+    ids, shown, more = select(services, call.body, _live_ids)
     valid = [i for i in ids if isinstance(i, int)]
     result = PerJob([])
     if valid:
@@ -117,7 +126,7 @@ async def cancel_jobs(call: Call[BulkRequest, Query]) -> BulkAnswer:
 )
 async def retry_jobs(call: Call[BulkRequest, Query]) -> BulkAnswer:
     services = call.services
-    ids, shown, more = await select(services, call.body, _dead_ids)
+    ids, shown, more = select(services, call.body, _dead_ids)
     valid = [i for i in ids if isinstance(i, int)]
     result = PerJob([])
     if valid:
@@ -135,11 +144,12 @@ async def retry_jobs(call: Call[BulkRequest, Query]) -> BulkAnswer:
 )
 async def status_jobs(call: Call[BulkRequest, Query]) -> BulkAnswer:
     services, request = call.services, call.body
-    if request.filter is not None and request.ids is None:
-        found, before_id = await page(services, filter_of(request.filter), 0, IDS_MAX)
+    wanted = filter_in(request)
+    if wanted is not None:
+        found, before_id = await page(services, wanted, 0, IDS_MAX)
         items = [BulkItem(str(v.id), True, lifecycle.STATUS[v.state]) for v in found]
         return BulkAnswer(items, bool(before_id))
-    ids, shown, _ = await select(services, request, _live_ids)
+    ids, shown, _ = select(services, request, _live_ids)
     items = []
     for job_id, text in zip(ids, shown, strict=True):
         if isinstance(job_id, ProblemError):

@@ -33,6 +33,10 @@ HOP_BY_HOP = frozenset(
      "transfer-encoding", "upgrade", "host", "origin", "expect")
 )  # fmt: skip
 
+# The connection was not even made, so the body is whole and the leader knows of nothing.
+NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+SAFE_METHODS = frozenset(("GET", "HEAD"))
+
 SESSION: web.AppKey[aiohttp.ClientSession] = web.AppKey("session", aiohttp.ClientSession)
 
 
@@ -59,83 +63,74 @@ class Forwarding:
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         served = getattr(request.match_info.handler, "__self__", None)
-        raft = self._services.raft
         if not isinstance(served, Served) or served.endpoint.local or _reads_stale(request):
             return await handler(request)
-        endpoint = served.endpoint
-        if raft.is_leader:
+        if self._services.raft.is_leader:
             try:
                 return await handler(request)
             except NotLeader:
-                # Leadership ended under the request; nothing was proposed, so another may try.
-                return await self._elsewhere(request, endpoint)
-        if endpoint.upgrade:
-            raise ProblemError(
-                "not_leader", "workers connect to the leader", leader=raft.leader_http
-            )
-        leader = await self._leader()
-        if leader is None:
-            try:
+                pass  # leadership ended under the request; nothing was proposed, another may try
+        if served.endpoint.upgrade:
+            leader = self._services.raft.leader_http
+            raise ProblemError("not_leader", "workers connect to the leader", leader=leader)
+        return await self._elsewhere(request, handler, served.endpoint)
+
+    async def _elsewhere(
+        self, request: web.Request, handler: Handler, endpoint: Endpoint
+    ) -> web.StreamResponse:
+        """Ask the leader; once more, if that cannot do anything twice."""
+        headers = self._headers(request)
+        repeatable = request.method in SAFE_METHODS
+        leader = await self._leader(None)
+        for last in (False, True):
+            if leader is None:
                 return await handler(request)  # this node became the leader meanwhile
-            except NotLeader:
-                raise no_leader() from None
-        return await self._forward(request, endpoint, leader)
+            try:
+                return await self._ask(request, endpoint, leader, headers)
+            except NEVER_SENT:
+                pass
+            except (aiohttp.ClientError, TimeoutError, ConnectionError):
+                if not repeatable:
+                    raise outcome_unknown() from None
+            if not last:
+                leader = await self._leader(leader)
+        raise no_leader()
 
-    async def _elsewhere(self, request: web.Request, endpoint: Endpoint) -> web.StreamResponse:
-        if endpoint.upgrade:
-            raise ProblemError("not_leader", "workers connect to the leader", leader=None)
-        leader = await self._leader()
-        if leader is None:
+    def _headers(self, request: web.Request) -> CIMultiDict[str]:
+        """Raises no_quorum when the request has come this way before: the nodes do not agree yet
+        on who leads."""
+        hops = request.headers.getall(FORWARDED_BY, [])
+        node_id = self._services.raft.node_id
+        if len(hops) >= HOPS_MAX or node_id in hops:
             raise no_leader()
-        return await self._forward(request, endpoint, leader)
+        headers = _end_to_end(request.headers)
+        headers.add(FORWARDED_BY, node_id)
+        return headers
 
-    async def _leader(self) -> str | None:
-        """The base URL of another node that leads; None when this one does. Waits a moment for an
-        election to end, then raises no_quorum."""
+    async def _leader(self, failed: str | None) -> str | None:
+        """The base URL of another node that leads; None when this one does.
+
+        Waits a moment for an election to end, then raises no_quorum. The leader that `failed` is
+        named again only when nobody else was elected by then."""
         raft = self._services.raft
         loop = asyncio.get_running_loop()
         give_up_s = loop.time() + LEADER_WAIT_SECONDS
         while not raft.is_leader:
-            leader = raft.leader_http
-            if leader is not None and raft.leader_id != raft.node_id:
+            leader = raft.leader_http if raft.leader_id != raft.node_id else None
+            late = loop.time() >= give_up_s
+            if leader is not None and (leader != failed or late):
                 return leader
-            if loop.time() >= give_up_s:
+            if late:
                 raise no_leader()
             await asyncio.sleep(LEADER_POLL_SECONDS)
         return None
 
-    async def _forward(
-        self, request: web.Request, endpoint: Endpoint, leader: str
-    ) -> web.StreamResponse:
-        hops = request.headers.getall(FORWARDED_BY, [])
-        node_id = self._services.raft.node_id
-        if len(hops) >= HOPS_MAX or node_id in hops:
-            raise no_leader()  # the nodes do not agree yet on who leads
-        headers = _end_to_end(request.headers)
-        headers.add(FORWARDED_BY, node_id)
-        repeatable = request.method in ("GET", "HEAD")
-        try:
-            return await self._once(request, endpoint, leader, headers)
-        except aiohttp.ClientConnectorError:
-            reached = False  # nothing left this node
-        except (aiohttp.ClientError, TimeoutError, ConnectionError):
-            reached = True
-        if reached and not repeatable:
-            raise outcome_unknown()
-        again = await self._leader()
-        if repeatable and again is not None:
-            try:
-                return await self._once(request, endpoint, again, headers)
-            except (aiohttp.ClientError, TimeoutError, ConnectionError):
-                pass
-        raise no_leader()
-
-    async def _once(
+    async def _ask(
         self, request: web.Request, endpoint: Endpoint, leader: str, headers: CIMultiDict[str]
     ) -> web.StreamResponse:
-        # The leader may have been asked with the body read already, when it led no more.
         data: object = None
         if request.body_exists:
+            # What has arrived whole (or was read before leadership ended) needs no stream.
             data = await request.read() if request.content.is_eof() else request.content
         url = URL(leader + request.raw_path, encoded=True)
         timeout = aiohttp.ClientTimeout(
@@ -151,7 +146,8 @@ class Forwarding:
         ) as answer:
             kept = _end_to_end(answer.headers)
             length = answer.content_length
-            if length is not None and length <= WHOLE_BYTES_MAX:
+            if length is not None and length <= WHOLE_BYTES_MAX and request.method != "HEAD":
+                del kept["Content-Length"]
                 body = await answer.read()
                 return web.Response(status=answer.status, body=body, headers=kept)
             return await _pass_on(request, answer, kept)

@@ -16,6 +16,7 @@ from cluster.actors.services import Assignment, AttemptError
 SUBPROTOCOL = "quorate.msgpack.v1"
 LOG_CHARACTERS_MAX = 16_384
 MESSAGE_CHARACTERS_MAX = 10_000
+CreditCount = Annotated[int, Meta(ge=-100_000, le=100_000)]
 LABEL = Meta(min_length=1, max_length=128)
 
 Attempt = tuple[int, int]
@@ -47,7 +48,7 @@ class Register(Struct, array_like=True, tag="register"):
 
 
 class Credit(Struct, array_like=True, tag="credit", gc=False):
-    count: int
+    count: CreditCount
 
 
 class DoneItem(Struct, array_like=True, gc=False):
@@ -60,19 +61,19 @@ class DoneItem(Struct, array_like=True, gc=False):
 class Done(Struct, array_like=True, tag="done"):
     seq: int
     items: list[DoneItem]
-    credit: int = 0
+    credit: CreditCount = 0
 
 
 class Failed(Struct, array_like=True, tag="failed"):
     seq: int
     items: list[AttemptError]
-    credit: int = 0
+    credit: CreditCount = 0
 
 
 class Released(Struct, array_like=True, tag="released"):
     seq: int
     items: list[Held]
-    credit: int = 0
+    credit: CreditCount = 0
 
 
 class ProgressItem(Struct, array_like=True, gc=False):

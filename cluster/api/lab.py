@@ -18,7 +18,7 @@ from cluster.api.codec import encode_json
 from cluster.api.errors import ProblemError
 from cluster.api.intake import definition_payload, group_of, refuse
 from cluster.api.lookup import find_job, page, parse_job_id
-from cluster.api.models import JobRequest, Label, Priority, Retries, ScheduleRequest
+from cluster.api.models import Delay, JobRequest, Label, Priority, Retries, ScheduleRequest
 from cluster.api.render import time_text, worker_text
 from cluster.api.routing import Call, Query, Routes, respond
 from cluster.api.stats import stats_of
@@ -46,7 +46,7 @@ class LabJobRequest(Struct, forbid_unknown_fields=True):
     job_type: Label
     execution_time_ms: Annotated[int, Meta(ge=0, le=86_400_000)] = 100
     fail_rate: Annotated[float, Meta(ge=0, le=1)] = 0.0
-    delay_seconds: Annotated[float, Meta(ge=0)] | None = None
+    delay_seconds: Delay | None = None
     cron_expression: str | None = None
     priority: Priority = 5
     max_retries: Retries = 3

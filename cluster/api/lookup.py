@@ -25,6 +25,7 @@ LIVE_STATUSES = ("", "pending", "running")
 DEAD_STATUSES = ("", "failed")
 FINISHED_STATUSES = ("", "completed", "failed", "cancelled", "skipped")
 ID_DIGITS_MAX = 18  # more than any sequence reaches, less than 64 bits
+ID_MAX = 10**ID_DIGITS_MAX
 
 STATE_OF = {name: state for state, name in lifecycle.STATUS.items() if name not in LIVE_STATUSES}
 
@@ -71,7 +72,7 @@ def unknown_job(job_id: object) -> ProblemError:
 def parse_job_id(text: str | int) -> int:
     """The id behind a text from outside. Raises unknown_job for what can be none."""
     if isinstance(text, int):
-        if text > 0:
+        if 0 < text < ID_MAX:
             return text
     elif text.isascii() and text.isdigit() and len(text) <= ID_DIGITS_MAX:
         return int(text)

@@ -63,6 +63,9 @@ QueueTimeout = Annotated[
 TotalTimeout = Annotated[
     Seconds, Meta(description="Limit of the job's whole life, waiting and all attempts included.")
 ]
+AttemptNumber = Annotated[
+    int, Meta(ge=1, le=2**31, description="Of the assignment; an older one is refused.")
+]
 JobId = Annotated[str, Meta(min_length=1, max_length=20)] | int
 
 
@@ -210,7 +213,7 @@ class PollRequest(Struct, forbid_unknown_fields=True):
 
 class HeldAttempt(Struct, forbid_unknown_fields=True):
     job_id: JobId
-    attempt: Annotated[int, Meta(ge=1)]
+    attempt: AttemptNumber
 
 
 class HeartbeatRequest(Struct, forbid_unknown_fields=True):
@@ -220,13 +223,13 @@ class HeartbeatRequest(Struct, forbid_unknown_fields=True):
 
 
 class CompleteRequest(Struct, forbid_unknown_fields=True):
-    attempt: Annotated[int, Meta(ge=1)]
+    attempt: AttemptNumber
     output: Annotated[Raw | UnsetType, Meta(description="Any JSON value.")] = UNSET
     worker_id: str | None = None
 
 
 class FailRequest(Struct, forbid_unknown_fields=True):
-    attempt: Annotated[int, Meta(ge=1)]
+    attempt: AttemptNumber
     error: Annotated[str, Meta(max_length=10_000)]
     error_type: Annotated[str, Meta(max_length=LABEL_CHARACTERS_MAX)] = "error"
     retryable: bool = True
@@ -234,13 +237,13 @@ class FailRequest(Struct, forbid_unknown_fields=True):
 
 
 class ProgressRequest(Struct, forbid_unknown_fields=True):
-    attempt: Annotated[int, Meta(ge=1)]
+    attempt: AttemptNumber
     fraction: Annotated[float, Meta(ge=0, le=1)] | None = None
     message: Annotated[str, Meta(max_length=1_000)] | None = None
 
 
 class ReleaseRequest(Struct, forbid_unknown_fields=True):
-    attempt: Annotated[int, Meta(ge=1)]
+    attempt: AttemptNumber
     worker_id: str | None = None
 
 

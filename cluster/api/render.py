@@ -163,16 +163,19 @@ def timeline(view: JobView) -> list[TimelineEvent]:
                 worker_text(view.worker_id), None,
             )
         )  # fmt: skip
-    events.append(_last_event(view))
+    events.append(_last_event(view, bool(ended) and ended == view.attempt))
     return events
 
 
-def _last_event(view: JobView) -> TimelineEvent:
-    """Where the job stands now, or how it ended."""
+def _last_event(view: JobView, attempt_told: bool) -> TimelineEvent:
+    """Where the job stands now, or how it ended. The end of a last attempt that failed is told
+    already; what remains to say is that there will be no other."""
     attempt = view.attempt or None
     if lifecycle.is_finished(view.state):
         detail = f"{view.error_type}: {view.error_message}" if view.error_type else None
         name = lifecycle.STATUS[view.state]
+        if attempt_told and view.state == lifecycle.FAILED:
+            name, attempt, detail = "dead_letter", None, None
         return TimelineEvent(time_text(view.finished_ms), name, attempt, None, detail)
     if view.state == lifecycle.RUNNING:
         worker = worker_text(view.worker_id)

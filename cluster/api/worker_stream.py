@@ -73,7 +73,8 @@ async def worker_stream(call: Call[None, Query]) -> web.StreamResponse:
 
 async def close_all(app: web.Application) -> None:
     """The node stops: every worker is told to go elsewhere."""
-    for connection in list(app[CONNECTIONS]):
+    connections = app[CONNECTIONS]
+    for connection in list(connections):
         connection.close_moved(connection.services.raft.leader_http)
 
 

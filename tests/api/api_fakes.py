@@ -6,10 +6,10 @@ Everything above the log is the real thing, so these tests see what a client of 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from aiohttp.test_utils import TestClient, TestServer
@@ -19,7 +19,7 @@ from cluster.actors.desk import WorkerDesk
 from cluster.actors.dispatcher import Dispatcher
 from cluster.actors.live import LiveBoard
 from cluster.actors.proposer import Proposer
-from cluster.actors.services import Services
+from cluster.actors.services import Assignment, AttemptError, Services
 from cluster.actors.supervisor import Supervisor
 from cluster.actors.waiters import Waiters
 from cluster.api import build_app
@@ -28,6 +28,7 @@ from cluster.consensus import Outcome, TransferError
 from cluster.history import History
 from cluster.machine.apply import apply
 from cluster.machine.commands import decode_batch
+from cluster.machine.model import WorkerSpec
 from cluster.machine.state import State
 from cluster.projections.metrics import Metrics
 from cluster.projections.ready import ReadyQueues
@@ -113,7 +114,14 @@ class FakeRaft:
             "match_index": self.applied_index,
             "last_contact_ms": 0,
         }
-        return {"term": 1, "fsync_p50_ms": 0.2, "epoch": self.epoch, "members": [own]}
+        return {
+            "term": 1,
+            "role": own["role"],
+            "epoch": self.epoch,
+            "digest": f"{self.state.digest:08x}",
+            "fsync_p50_ms": 0.2,
+            "members": [own],
+        }
 
 
 class FakeNode:
@@ -146,15 +154,123 @@ class FakeNode:
         await self.history.close()
 
 
+async def until(predicate: Callable[[], object]) -> None:
+    """Let the loop run until the predicate holds; an error after five seconds."""
+    async with asyncio.timeout(5):
+        while not predicate():  # noqa: ASYNC110  (nobody signals what tests look at)
+            await asyncio.sleep(0)
+
+
+class Answer(NamedTuple):
+    """A complete answer."""
+
+    status: int
+    headers: Any
+    raw: bytes
+
+    @property
+    def json(self) -> Any:
+        return msgspec.json.decode(self.raw)
+
+    @property
+    def code(self) -> str:
+        """Of the problem; its shape is checked, too."""
+        assert self.headers["Content-Type"] == "application/problem+json", self
+        problem = self.json
+        assert problem["status"] == self.status
+        assert problem["type"] == f"urn:quorate:problem:{problem['code']}"
+        assert problem["title"] and problem["detail"] and problem["instance"]
+        return str(problem["code"])
+
+    @property
+    def pointer(self) -> str:
+        return str(self.json["errors"][0]["pointer"])
+
+
+class Api:
+    """A client of one node."""
+
+    def __init__(self, node: FakeNode, client: TestClient[Any, Any]) -> None:
+        self.node = node
+        self.client = client
+        self.url = str(client.make_url("")).rstrip("/")
+
+    async def __call__(
+        self, method: str, path: str, body: Any = None, *, type: str = "", **headers: str
+    ) -> Answer:
+        """`body`: bytes as they are, anything else as JSON. Headers with `_` for `-`."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if body is not None and not isinstance(body, bytes):
+            body = msgspec.json.encode(body)
+        if type:
+            sent["Content-Type"] = type
+        elif body is not None:
+            sent["Content-Type"] = "application/json"
+        async with self.client.request(method, path, data=body, headers=sent) as answer:
+            return Answer(answer.status, answer.headers, await answer.read())
+
+    async def get(self, path: str, **headers: str) -> Any:
+        """The JSON of a GET that must succeed."""
+        answer = await self("GET", path, **headers)
+        assert answer.status == 200, answer
+        return answer.json
+
+    async def submit(self, **fields: Any) -> str:
+        """The id of a job that must be accepted."""
+        answer = await self("POST", "/v1/jobs", {"name": "t", **fields})
+        assert answer.status == 201, answer
+        return str(answer.json["job_id"])
+
+    async def worker(self, slots: int = 100, **offer: Any) -> FakeWorker:
+        """A worker that does nothing by itself but take what it is given."""
+        worker = FakeWorker()
+        spec = WorkerSpec(
+            "fake", slots, offer.get("queues", ("default",)), offer.get("tasks", ("t",))
+        )
+        worker.id, _ = await self.node.desk.register(spec, 0, [], worker)
+        self.node.desk.grant(worker.id, slots)
+        return worker
+
+    async def bury(self, **fields: Any) -> str:
+        """A job that has failed for good."""
+        job_id = int(await self.submit(max_retries=0, **fields))
+        worker = await self.worker()
+        assert job_id in [job.job_id for job in await worker.take()]
+        error = AttemptError(job_id, 1, "ValueError", "no good", log="some log")
+        assert await self.node.desk.fail(worker.id, [error]) == []
+        await self.node.desk.leave(worker.id)
+        return str(job_id)
+
+
+class FakeWorker:
+    """A sink that keeps what it was sent."""
+
+    def __init__(self) -> None:
+        self.id = 0
+        self.jobs: asyncio.Queue[list[Assignment]] = asyncio.Queue()
+        self.cancelled: list[tuple[int, int]] = []
+
+    def send_jobs(self, jobs: list[Assignment]) -> None:
+        self.jobs.put_nowait(jobs)
+
+    def send_cancel(self, attempts: list[tuple[int, int]]) -> None:
+        self.cancelled += attempts
+
+    def send_drain(self) -> None: ...
+
+    def close_moved(self, leader_http: str | None) -> None: ...
+
+    async def take(self) -> list[Assignment]:
+        async with asyncio.timeout(5):
+            return await self.jobs.get()
+
+
 @asynccontextmanager
-async def serving(
-    folder: Path, **settings: Any
-) -> AsyncIterator[tuple[FakeNode, TestClient[Any, Any]]]:
+async def serving(folder: Path, **settings: Any) -> AsyncIterator[Api]:
     """A node that leads, and a client of it."""
     node = FakeNode(folder, **settings)
     node.duties.start()
     async with TestClient(TestServer(node.app)) as client:
-        yield node, client
-    for task in node.duties.stop():
-        task.cancel()
+        yield Api(node, client)
+    node.duties.stop()
     await node.close()

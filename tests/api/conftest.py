@@ -2,15 +2,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from aiohttp.test_utils import TestClient
-from api_fakes import FakeNode, serving
+from api_fakes import Api, FakeNode, serving
 
 from cluster.machine.apply import Strictness
-
-Leader = tuple[FakeNode, TestClient[Any, Any]]
 
 
 @pytest.fixture(autouse=True)
@@ -19,16 +15,12 @@ def bugs_are_loud(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def leader(tmp_path: Path) -> AsyncIterator[Leader]:
-    async with serving(tmp_path) as pair:
-        yield pair
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """A node that leads, and a client of it."""
+    async with serving(tmp_path) as served:
+        yield served
 
 
 @pytest.fixture
-def node(leader: Leader) -> FakeNode:
-    return leader[0]
-
-
-@pytest.fixture
-def client(leader: Leader) -> TestClient[Any, Any]:
-    return leader[1]
+def node(api: Api) -> FakeNode:
+    return api.node
