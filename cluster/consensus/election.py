@@ -32,6 +32,7 @@ class Election:
         self._won = False
         self._asked_to_lead = False  # a transfer: campaign without pre-vote
         self._is_transfer = False  # the running campaign says so in its requests
+        self._promised: tuple[str, int] = ("", 0)
         self._votes: set[tuple[int, str]] = set()
 
     # What the driver tells -----------------------------------------------------------------
@@ -110,6 +111,7 @@ class Election:
             )
         )
         if granted:
+            self._promised = (peer, message.term)
             self._make_way(abandon=bool(rival))
         self._outbox.say(peer, PreVoteReply(term, message.round, granted))
 
@@ -133,9 +135,10 @@ class Election:
         if engine.is_leader() or message.round != self._round or not message.granted:
             return
         if not self._granted:
-            return  # a leader was heard since
+            return  # a leader was heard since, or the round is already won
         self._granted.add(peer)
-        if len(self._granted) >= self._quorum and not self._won:
+        if len(self._granted) >= self._quorum:
+            self._granted.clear()  # late answers must not start a second campaign
             self._won = True
             engine.set_deadline(0.0)
 
@@ -154,7 +157,10 @@ class Election:
         if message.term == engine.term() and engine.role() is Role.CANDIDATE:
             # The votes are split already; do not wait a whole timeout to try again.
             engine.set_deadline(min(engine.deadline(), now() + self._grace()))
-        sticky = self._guards.on("c2_stickiness") and self.is_sticky()
+        # Whoever was granted the pre-vote gets the vote, even if the old leader woke up meanwhile:
+        # its term is over anyway, and refusing now would only leave the cluster without a leader.
+        promised = self._promised == (peer, message.term)
+        sticky = self._guards.on("c2_stickiness") and self.is_sticky() and not promised
         if message.term > engine.term() and sticky and not message.transfer:
             self._counters.dropped["sticky_vote"] += 1
             return

@@ -306,6 +306,18 @@ def test_a_timeout_alone_never_raises_the_term(make: MakeWorld) -> None:
     assert world.core.counters.prevotes_started > 3
 
 
+def test_a_won_round_starts_one_campaign_however_many_grant_it(make: MakeWorld) -> None:
+    peers = ("b:1", "c:1", "d:1", "e:1")
+    world = make(peers=peers)
+    world.connect(*peers)
+    world.pass_time(0.7)
+    question = next(m for _, m, _ in reversed(world.network.sent) if isinstance(m, PreVote))
+    for voter in peers:
+        world.receive(voter, PreVoteReply(0, question.round, True))
+    assert world.engine.term() == 1
+    assert world.core.counters.elections_started == 1
+
+
 def test_a_pre_vote_is_refused_while_the_leader_is_heard(make: MakeWorld) -> None:
     world = make(entries=BASE, term=1)
     world.connect("b:1", "c:1")
@@ -316,6 +328,8 @@ def test_a_pre_vote_is_refused_while_the_leader_is_heard(make: MakeWorld) -> Non
     assert world.engine.term() == 1
     world.now += 0.31
     assert world.receive("c:1", question) == [PreVoteReply(1, 1, True)]
+    world.append("b:1", 1, (2, 1))  # it only slept; but c campaigns by now
+    assert world.receive("c:1", RequestVote(2, 9, 1, False)) == [VoteReply(2)]
 
 
 def test_a_pre_vote_needs_a_complete_log(make: MakeWorld) -> None:
