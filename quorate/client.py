@@ -19,6 +19,7 @@ from .requests import JobRequest, SubmitOptions, job_request, option_fields
 from .schedules import Schedules
 from .transport import Transport
 from .views import ItemResult, JobView, LogEntry, Page, TimelineEvent, WorkerView, read
+from .waiting import Waiter
 
 
 class _Items(msgspec.Struct):
@@ -243,6 +244,9 @@ class Client:
         self.schedules = Schedules(self.transport)
         self.dlq = DeadLetters(self.transport)
         self.workers = Workers(self.transport)
+        self.waiter = Waiter(
+            lambda job_id, seconds: self.jobs.get(job_id, wait=seconds), self.jobs.status_many
+        )
         self._submitter = Submitter(self.transport)
 
     async def __aenter__(self) -> Self:

@@ -53,7 +53,8 @@ class Handle(Generic[R]):
         give_up_at = None if timeout is None else loop.time() + to_seconds(timeout)
         while True:
             left = WAIT_SECONDS if give_up_at is None else give_up_at - loop.time()
-            view = await self._client.jobs.get(self.id, wait=max(0.0, min(WAIT_SECONDS, left)))
+            seconds = max(0.0, min(WAIT_SECONDS, left))
+            view = await self._client.waiter.wait(self.id, seconds)
             if view.finished:
                 return view
             if give_up_at is not None and loop.time() >= give_up_at:

@@ -26,6 +26,7 @@ class FakeNode:
         app.add_routes(
             [
                 web.post("/v1/jobs/batch", self._batch),
+                web.post("/v1/jobs/status", self._status),
                 web.get("/v1/jobs", self._list),
                 web.get("/v1/jobs/{id}", self._get),
                 web.get("/v1/jobs/{id}/logs", self._logs),
@@ -66,6 +67,7 @@ class FakeNode:
             return streamed
         body = await request.read()
         fake.requests.append((request.method, request.path, body))
+        await fake.notify()
         if fake.refuse and request.method != "GET":
             return problem(*fake.refuse.pop(0))
         key = request.headers.get("Idempotency-Key")
@@ -108,6 +110,11 @@ class FakeNode:
             with contextlib.suppress(TimeoutError):
                 await self.cluster.until(lambda: job["status"] not in ("pending", "running"), wait)
         return web.json_response(job)
+
+    async def _status(self, request: web.Request) -> web.Response:
+        jobs = [self.cluster.jobs.get(int(job_id)) for job_id in (await request.json())["ids"]]
+        items = [{"id": job["job_id"], "ok": True, "status": job["status"]} for job in jobs if job]
+        return web.json_response({"items": items})
 
     async def _list(self, request: web.Request) -> web.Response:
         status = request.query.get("status")

@@ -155,6 +155,25 @@ async def test_handles_wait_and_raise_what_happened(
     assert await good.result(timeout=5) == {"execution_time_ms": 1}
 
 
+async def test_a_crowd_of_waiters_shares_requests(
+    fake: FakeCluster, app: Scheduler, start_worker: StartWorker
+) -> None:
+    handles = await app.submit_many([("simulate", {"execution_time_ms": 1})] * 400)
+    waits = [asyncio.ensure_future(handle.wait(20)) for handle in handles]
+    await fake.until(lambda: [path for _, path, _ in fake.requests if path.endswith("/status")])
+    assert len([path for method, path, _ in fake.requests if method == "GET"]) <= 64
+    await start_worker(slots=50)
+    views = await asyncio.gather(*waits)
+    assert [view.job_id for view in views] == [handle.id for handle in handles]
+    assert {view.status for view in views} == {"completed"}
+
+
+async def test_a_crowd_member_can_give_up(fake: FakeCluster, app: Scheduler) -> None:
+    handles = await app.submit_many([("simulate", None)] * 80)
+    ends = await asyncio.gather(*(handle.wait(0.1) for handle in handles), return_exceptions=True)
+    assert {type(end) for end in ends} == {ResultTimeout}
+
+
 async def test_options_reach_the_wire(fake: FakeCluster, app: Scheduler) -> None:
     handle = await app.submit(
         "simulate",
