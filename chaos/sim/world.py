@@ -1,0 +1,343 @@
+"""One simulated history: a cluster, its workers and users, and everything that goes wrong.
+
+The only source of chance is one seeded generator and the only clock is the loop's, so a seed is a
+history. `trace` folds every event into a digest; two runs of a seed must agree in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import hashlib
+import logging
+from collections import deque
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from chaos.sim.checkers import (
+    Attempts,
+    Cancellations,
+    Checker,
+    Histories,
+    Invariants,
+    Liveness,
+    NotEarly,
+    SameDigests,
+    Schedules,
+    Submissions,
+)
+from chaos.sim.client import SimClient
+from chaos.sim.clock import EPOCH_MS
+from chaos.sim.ledger import Ledger
+from chaos.sim.loop import StuckError, VirtualLoop
+from chaos.sim.nemesis import Nemesis
+from chaos.sim.node import NODE, SimNode
+from chaos.sim.worker import SimWorker
+from cluster.actors.services import Assignment, NotLeader, OutcomeUnknown, Overloaded
+from cluster.machine.apply import Strictness
+from cluster.machine.effects import Effects
+from cluster.machine.model import WorkerSpec
+
+SETTLE_S = 240.0  # after the faults, everything must have ended within this
+TRACE_KEPT = 4_000
+OFFERS = (
+    (("default", "mail"), ("work", "send")),
+    (("default",), ("work", "send")),
+    (("*",), ("work",)),
+    (("mail",), ("send",)),
+)
+SCHEDULES = (("every-7s", "", 7_000), ("every-30s", "", 30_000), ("cron", "* * * * *", 0))
+
+
+@dataclass
+class Report:
+    """How a run ended."""
+
+    seed: int
+    failures: list[str]
+    digest: str
+    entries: int
+    elections: int
+    jobs: int
+    virtual_s: float
+    tail: list[str] = field(default_factory=list)
+
+
+class FailedRun(Exception):
+    """Something that must hold did not; the message says what."""
+
+
+class World:
+    """Everything of one run. Parts call `fail` when something is wrong; the run then ends."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seed: int, nodes: int, echo: bool) -> None:
+        self.loop = loop
+        self.seed = seed
+        self.rng = Random(seed)
+        self.echo = echo
+        self.failures: list[str] = []
+        self.node_ids = tuple(f"n{number}" for number in range(1, nodes + 1))
+        self.ledger = Ledger(loop, self.rng, nodes)
+        self.nodes = {node_id: SimNode(self, node_id) for node_id in self.node_ids}
+        self.workers: list[SimWorker] = []
+        self.unreachable: set[str] = set()  # nodes that workers and clients cannot reach
+        self.requests: dict[str, int] = {}
+        self.acked: dict[str, list[int]] = {}
+        self.acked_cancels: dict[int, None] = {}
+        self.truly_done: dict[tuple[int, int], None] = {}
+        self.schedules: dict[str, tuple[str, int, int]] = {}
+        self.peaceful = False
+        self.front = 0  # the newest log entry that any node has applied
+        self._started: dict[tuple[int, int], str] = {}
+        self._hash = hashlib.blake2b(digest_size=16)
+        self._tail: deque[str] = deque(maxlen=TRACE_KEPT)
+        self._digests = SameDigests(self)
+        self.liveness = Liveness(self)
+        self.checkers: list[Checker] = [
+            Submissions(self), Attempts(self), Cancellations(self), NotEarly(self),
+            Schedules(self), Invariants(self), Histories(self), self._digests, self.liveness,
+        ]  # fmt: skip
+        self._failed = loop.create_future()
+
+    # -- what parts say --------------------------------------------------------------------------
+
+    def trace(self, event: str) -> None:
+        line = f"{self.loop.time():.6f} {event}"
+        self._hash.update(line.encode())
+        self._tail.append(line)
+        if self.echo:
+            print(line)
+
+    def fail(self, reason: str) -> None:
+        self.trace(f"FAILED {reason}")
+        self.failures.append(reason)
+        if not self._failed.done():
+            self._failed.set_result(None)
+
+    def observe(self, node: SimNode, effects: Effects, index: int) -> None:
+        """A node applied an entry."""
+        self._digests.applied(node, index)
+        if index != self.front + 1:
+            return
+        self.front = index
+        state = node.raft.state
+        self.trace(f"entry {index} by {node.id} digest {state.digest:08x} now {state.now_ms}")
+        for worker_id, jobs in effects.jobs_assigned:
+            self.trace(f"  assigned to w{worker_id}: {[(job.id, job.attempt) for job in jobs]}")
+        for finished in effects.jobs_finished:
+            job = finished.job
+            self.trace(f"  ended {job.id}.{job.attempt} {job.state} {finished.error_type}")
+        for checker in self.checkers:
+            checker.on_entry(node, effects, index)
+
+    def restored(self, node: SimNode, index: int) -> None:
+        self._digests.applied(node, index)
+
+    def requested(self, key: str, count: int) -> None:
+        self.requests[key] = count
+
+    def acknowledged(self, key: str, ids: list[int]) -> None:
+        self.acked[key] = ids
+
+    def cancelled(self, job_id: int) -> None:
+        self.acked_cancels[job_id] = None
+
+    def waited(self, node: SimNode, job_id: int) -> None:
+        """A waiter was told that the job is over: on that node it must not be live."""
+        self.trace(f"waited for {job_id} at {node.id}")
+
+    def scheduled(self, schedule_id: str, cron: str, every_ms: int, first_ms: int) -> None:
+        self.schedules[schedule_id] = (cron, every_ms, first_ms)
+
+    def started(self, worker: SimWorker, job: Assignment) -> None:
+        """A worker began an attempt; nobody may begin the same one again."""
+        key = (job.job_id, job.attempt)
+        self.trace(f"  {worker.name} starts {key}")
+        before = self._started.setdefault(key, worker.name)
+        if before != worker.name:
+            self.fail(f"attempt {key} was started by {before} and by {worker.name}")
+
+    def produced(self, key: tuple[int, int], outcome: str) -> None:
+        self.truly_done[key] = None
+
+    # -- what parts ask --------------------------------------------------------------------------
+
+    def wire_s(self) -> float:
+        """How long a message between machines takes."""
+        slow = self.rng.random() < 0.02 and not self.peaceful
+        return self.rng.uniform(0.05, 0.4) if slow else self.rng.uniform(0.0002, 0.003)
+
+    def reachable(self, node: SimNode) -> bool:
+        return node.id not in self.unreachable
+
+    def leader(self) -> SimNode | None:
+        """The node that the quorum follows, if it is ready."""
+        for node in self.nodes.values():
+            leads = node.alive and self.ledger.leader is node.consensus
+            if leads and node.raft.is_leader:
+                return node
+        return None
+
+    def true_now_ms(self) -> int:
+        return EPOCH_MS + round(self.loop.time() * 1000)
+
+    def latest_now_ms(self) -> int:
+        """Replicated time as far as any node knows, and the true time if that is later."""
+        known = [node.raft.state.now_ms for node in self.nodes.values() if node.incarnation]
+        return max(self.true_now_ms(), *known)
+
+    def any_worker(self) -> SimWorker | None:
+        living = [worker for worker in self.workers if worker.alive]
+        return self.rng.choice(living) if living else None
+
+    def plan_run(self, job: Assignment) -> str:
+        """What becomes of an attempt."""
+        if self.peaceful:
+            return "done"
+        outcomes = ("done", "fail", "fatal", "hang", "release")
+        return self.rng.choices(outcomes, (80, 10, 2, 4, 4))[0]
+
+    async def quietly(self, work: Awaitable[Any]) -> None:
+        """For operators who do not insist."""
+        try:
+            await work
+        except (NotLeader, OutcomeUnknown, Overloaded):
+            self.trace("an operator's request failed")
+
+    # -- the cast --------------------------------------------------------------------------------
+
+    def add_worker(self) -> None:
+        self.workers = [worker for worker in self.workers if worker.alive]
+        number = len(self._names) + 1
+        self._names.append(f"worker{number}")
+        queues, tasks = OFFERS[(number - 1) % len(OFFERS)]
+        spec = WorkerSpec(self._names[-1], self.rng.randint(1, 8), queues, tasks)
+        self.workers.append(SimWorker(self, spec.name, spec))
+
+    def worker_left(self, worker: SimWorker) -> None:
+        self.trace(f"{worker.name} left")
+
+    async def run(self, minutes: float, clients: int) -> None:
+        """Live through `minutes` of faults, then through peace until everything has ended."""
+        self._names: list[str] = []
+        for node in self.nodes.values():
+            node.start()
+        for _ in range(len(OFFERS)):
+            self.add_worker()
+        users = [SimClient(self, f"c{number}") for number in range(clients)]
+        for schedule_id, cron, every_ms in SCHEDULES:
+            await users[0].put_schedule(schedule_id, cron, every_ms)
+        nemesis = Nemesis(self)
+        await asyncio.sleep(minutes * 60)
+        self.peaceful = True
+        self.trace("peace")
+        nemesis.mend()
+        for user in users:
+            user.stopped = True
+        await asyncio.gather(*(user.task for user in users), nemesis.task)
+        self.staff()
+        await self._settle(("schedule", "live jobs"))
+        for schedule_id, _, _ in SCHEDULES:
+            await users[0].delete_schedule(schedule_id)
+        await self._settle(())
+        await asyncio.sleep(1.0)
+        for checker in self.checkers:
+            checker.at_end()
+
+    def staff(self) -> None:
+        """At the end every queue and task is served by somebody."""
+        self.workers = [worker for worker in self.workers if worker.alive and not worker.draining]
+        queues, tasks = OFFERS[0]
+        if not any((w.spec.queues, w.spec.tasks) == (queues, tasks) for w in self.workers):
+            self._names.append("steward")
+            self.workers.append(
+                SimWorker(self, "steward", WorkerSpec("steward", 8, queues, tasks))
+            )
+
+    async def _settle(self, ignored: tuple[str, ...]) -> None:
+        deadline_s = self.loop.time() + SETTLE_S
+        while self.loop.time() < deadline_s:
+            await asyncio.sleep(0.5)
+            if not any(p for p in self.liveness.unsettled() if not p.startswith(ignored)):
+                return
+
+    async def run_or_fail(self, minutes: float, clients: int) -> None:
+        """Ends at the first failure."""
+        story = self.loop.create_task(self.run(minutes, clients), name="story")
+        await asyncio.wait([story, self._failed], return_when=asyncio.FIRST_COMPLETED)
+        if story.done() and not story.cancelled() and story.exception() is not None:
+            self.fail(f"the run itself failed: {story.exception()!r}")
+
+    def report(self) -> Report:
+        submitted = len(self.acked)
+        return Report(
+            self.seed, self.failures, self._hash.hexdigest(), len(self.ledger.entries),
+            self.ledger.elections, submitted, self.loop.time(), list(self._tail),
+        )  # fmt: skip
+
+
+class _LoudLog(logging.Handler):
+    """Whatever the product logs as an error fails the run: nothing may be swallowed."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.ERROR)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        self._world.fail(f"logged: {record.getMessage()} {error!r}")
+
+
+def run_seed(
+    seed: int, minutes: float = 2.0, nodes: int = 3, clients: int = 3, echo: bool = False
+) -> Report:
+    """Live through one history. The report lists what went wrong; empty is good."""
+    product = logging.getLogger("quorate")
+    loop = VirtualLoop()
+    world = World(loop, seed, nodes, echo)
+    handler = _LoudLog(world)
+    before = Strictness.raise_bugs, product.propagate, product.level
+    Strictness.raise_bugs, product.propagate = True, False
+    product.setLevel(logging.DEBUG if echo else logging.ERROR)
+    product.addHandler(handler)
+    loop.set_task_factory(_owned_task)
+    loop.set_exception_handler(
+        lambda _, context: world.fail(f"loop: {context['message']} {context.get('exception')!r}")
+    )
+    try:
+        loop.run_until_complete(world.run_or_fail(minutes, clients))
+    except Exception as error:
+        world.fail(f"the loop failed: {error!r}")
+    finally:
+        product.removeHandler(handler)
+        Strictness.raise_bugs, product.propagate = before[:2]
+        product.setLevel(before[2])
+        report = world.report()
+        _close(loop)
+    return report
+
+
+def _owned_task(
+    loop: asyncio.AbstractEventLoop, work: Any, **options: Any
+) -> asyncio.Task[Any]:
+    """Tasks that a node starts are the node's, so that a crash ends them."""
+    task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **options)
+    context = options.get("context")
+    node = context.get(NODE) if context is not None else NODE.get()
+    if node is not None:
+        node.adopt(task)
+    return task
+
+
+def _close(loop: VirtualLoop) -> None:
+    loop.set_exception_handler(lambda *_: None)
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    with contextlib.suppress(StuckError):
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.close()
+    gc.collect()
