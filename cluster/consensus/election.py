@@ -15,6 +15,8 @@ from .parts import Parts
 from .pin import now, uniform
 from .wire import HigherTerm, PreVote, PreVoteReply, RequestVote, TimeoutNow, VoteReply
 
+NAPS_MAX = 3
+
 
 class Election:
     def __init__(self, parts: Parts) -> None:
@@ -27,6 +29,7 @@ class Election:
         self._counters = parts.counters
         self._quorum = majority(len(self._config.peers) + 1)
         self._last_heard = -math.inf
+        self._naps = 0
         self._round = 0
         self._granted: set[str] = set()
         self._won = False
@@ -40,12 +43,16 @@ class Election:
     def heard_leader(self) -> None:
         """A valid append of this term's leader: no reason to campaign."""
         self._last_heard = now()
+        self._naps = 0
         self._won = False
         self._granted.clear()
 
     def slept(self) -> None:
         """This node was not scheduled for a while: that is no evidence against the leader."""
-        if not self._engine.is_leader() and self._engine.deadline() > 0:
+        if self._engine.is_leader() or self._engine.deadline() <= 0:
+            return
+        if self._naps < NAPS_MAX:  # on a machine that stutters all the time somebody must campaign
+            self._naps += 1
             self._engine.rearm()
 
     def peer_lost(self, peer: str) -> None:

@@ -83,8 +83,8 @@ class DataFolder:
 
     def prepare(self) -> None:
         """Makes a first start durable; called once everything else was found good."""
-        self.journal.mkdir(exist_ok=True)
-        self.snapshots.mkdir(exist_ok=True)
+        self.journal.mkdir(mode=0o700, exist_ok=True)
+        self.snapshots.mkdir(mode=0o700, exist_ok=True)
         path = self.root / IDENTITY_FILE
         if path.exists():
             return

@@ -113,7 +113,9 @@ class Mesh:
         """Takes the port without accepting yet; ConsensusStartError names the port and the fix."""
         host, port = split_address(self._config.listen)
         try:
-            infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=1)
+            infos = socket.getaddrinfo(
+                host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
             family, kind, protocol, _, address = infos[0]
             self._socket = socket.socket(family, kind, protocol)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -192,7 +194,9 @@ class Mesh:
     # Called by links -----------------------------------------------------------------------
 
     def admit(self, link: Link) -> bool:
-        if self._closing or len(self._strangers) >= STRANGERS_MAX:
+        """False for one accepted connection too many; own dials are always welcome."""
+        waiting = sum(stranger.dialed is None for stranger in self._strangers)
+        if self._closing or (link.dialed is None and waiting >= STRANGERS_MAX):
             return False
         self._strangers.add(link)
         return True

@@ -29,6 +29,12 @@ async def follows(node: TestNode, leader: TestNode) -> None:
     await until(lambda: node.consensus.leader_id == leader.id)
 
 
+def dropped(node: TestNode, reason: str) -> int:
+    counts = node.consensus.status()["dropped"]
+    assert isinstance(counts, dict)
+    return int(counts.get(reason, 0))
+
+
 ENTRIES = [b"entry %d" % number for number in range(40)]
 
 
@@ -253,7 +259,7 @@ async def test_a_stranger_with_another_secret_gets_nowhere(tmp_path: Path) -> No
         )
         await impostor.consensus.start()
         try:
-            await until(lambda: leader.consensus.status()["dropped"].get("bad_proof", 0) > 0)  # type: ignore[attr-defined]
+            await until(lambda: dropped(leader, "bad_proof") > 0)
             assert not leader.consensus.peers()[0].connected
             assert impostor.machine.entries == []
         finally:
@@ -377,3 +383,31 @@ def test_another_library_release_is_refused_at_import(tmp_path: Path) -> None:
     (tmp_path / "syncobj.py").write_text("# not the pinned release")
     with pytest.raises(ImportError, match=r"install exactly pysyncobj==0\.3\.17"):
         check_sources(tmp_path, {"syncobj.py": SHA256["syncobj.py"]})
+
+
+async def test_idle_strangers_are_limited_and_do_not_shut_members_out(tmp_path: Path) -> None:
+    async with running(tmp_path, 2) as cluster:
+        await cluster.commit(b"one")
+        leader = await cluster.leader()
+        host, port = leader.id.split(":")
+        streams = [await asyncio.open_connection(host, int(port)) for _ in range(80)]
+        await until(lambda: dropped(leader, "too_many_strangers") > 0)
+        follower = cluster.followers(leader)[0]
+        follower.consensus.abort()
+        await cluster.restart(cluster.nodes.index(follower))
+        await cluster.commit(b"two")
+        assert await cluster.all_equal() == [b"one", b"two"]
+        for _, writer in streams:
+            writer.close()
+
+
+async def test_garbage_from_a_stranger_ends_only_its_own_connection(tmp_path: Path) -> None:
+    async with running(tmp_path, 1) as cluster:
+        node = await cluster.leader()
+        host, port = node.id.split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"\x80\x04cos\nsystem\n" * 10)
+        assert await reader.read() == b""
+        writer.close()
+        assert dropped(node, "bad_greeting") == 1
+        await cluster.commit(b"one")
