@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+PROGRESS_CHARS_MAX = 1000
 LOG_BYTES_MAX = 16 * 1024  # per attempt: the durable log keeps the end, where the failure is
 
 
@@ -200,6 +201,8 @@ class Context:
         """Reports how far the job is (0..1) and what it is doing; cheap, the latest one wins."""
         if fraction is not None:
             fraction = min(1.0, max(0.0, float(fraction)))
+        if message is not None:
+            message = message[:PROGRESS_CHARS_MAX]
         self._port.report_progress(self, fraction, message)
 
     def log(self, *parts: object) -> None:

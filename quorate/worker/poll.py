@@ -23,6 +23,7 @@ from .outbox import Result
 logger = logging.getLogger("quorate.worker")
 
 POLL_SECONDS = 10.0
+POLL_JOBS_MAX = 1000
 PAUSE_SECONDS = 0.5  # after an answer that makes no sense, so that nothing spins
 REPORTS_AT_ONCE = 16
 
@@ -172,7 +173,7 @@ class PollLink:
         if self._draining.is_set() or not runner.free_slots:
             await runner.wait_change()
             return
-        body = {"max": runner.free_slots, "wait": POLL_SECONDS}
+        body = {"max": min(runner.free_slots, POLL_JOBS_MAX), "wait": POLL_SECONDS}
         asking = asyncio.ensure_future(
             self._transport.request(
                 "POST",
@@ -263,8 +264,9 @@ def _result_body(result: Result, worker_id: str | None) -> tuple[str, bytes]:
     if result.kind == "released":
         return "release", msgspec.json.encode(body)
     if result.kind == "done":
-        body["output"] = None if item[2] is None else msgspec.Raw(item[2])
         body["worker_id"] = worker_id
+        if item[2] is not None:
+            body["output"] = msgspec.Raw(item[2])
         return "complete", msgspec.json.encode(body)
     body |= {"error_type": item[2], "error": item[3], "retryable": item[4]}
     return "fail", msgspec.json.encode(body)

@@ -26,6 +26,7 @@ logger = logging.getLogger("quorate.worker")
 SWEEP_SECONDS = 0.05  # precision of timeouts
 COOPERATIVE_SECONDS = 2.0  # for a job that waits for its cancellation to end by itself
 STUBBORN_SECONDS = 5.0  # after this long a stop that is not obeyed is reported anyway
+BLOCKED_SECONDS = 1.0
 OUTPUT_BYTES_MAX = 1024 * 1024
 MESSAGE_CHARS_MAX = 2000
 TRACEBACK_FRAMES = 6
@@ -75,6 +76,7 @@ class Runner:
         self._outbox = outbox
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
+        self._sweep_due = 0.0
         self._sweeper: asyncio.TimerHandle | None = None
         self._changed: asyncio.Event | None = None
 
@@ -111,6 +113,7 @@ class Runner:
             running[key] = run
             run.task = create_task(self._run(run, job.payload or b""))
         if self._sweeper is None and running:
+            self._sweep_due = now + SWEEP_SECONDS
             self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def _refuse_unknown(self, key: Key, name: str) -> None:
@@ -236,6 +239,7 @@ class Runner:
     def _sweep(self) -> None:
         """Stops what is out of time; insists with what does not obey."""
         now = self._loop.time()
+        self._warn_if_blocked(now)
         for run in list(self.running.values()):
             if run.stop_reason is None:
                 stop_at = run.context.stop_at
@@ -246,6 +250,18 @@ class Runner:
             elif run.executor.interruptible and now - run.stop_since >= COOPERATIVE_SECONDS:
                 self._interrupt(run)
         self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep) if self.running else None
+
+    def _warn_if_blocked(self, now: float) -> None:
+        """A blocked loop stops heartbeats, and a worker without heartbeats loses its jobs."""
+        late = now - self._sweep_due
+        if late > BLOCKED_SECONDS:
+            logger.warning(
+                "the event loop was blocked for %.1f s by one of: %s. Blocking code belongs in a "
+                "plain function (def), which runs in a thread",
+                late,
+                ", ".join(sorted({run.context.name for run in self.running.values()})),
+            )
+        self._sweep_due = now + SWEEP_SECONDS
 
     def _insist(self, run: Running, now: float) -> None:
         run.stop_since = now

@@ -179,3 +179,10 @@ class FakeCluster:
             else:
                 link.cancel.append({"job_id": str(job_id), "attempt": job["attempt"]})
         await self.notify()
+
+
+async def finished(fake: FakeCluster, job_id: int | str) -> dict[str, Any]:
+    """The job once it has ended."""
+    job = fake.jobs[int(job_id)]
+    await fake.until(lambda: job["status"] in ("completed", "failed", "cancelled", "skipped"))
+    return job

@@ -146,7 +146,7 @@ class FakeNode:
             job["progress"] = {"fraction": body["fraction"], "message": body["message"]}
             ok = True
         elif verb == "complete":
-            item = [job_id, body["attempt"], json.dumps(body["output"])]
+            item = [job_id, body["attempt"], json.dumps(body.get("output"))]
             ok = self.cluster.finish("done", item)
         elif verb == "release":
             ok = self.cluster.finish("released", [job_id, body["attempt"]])

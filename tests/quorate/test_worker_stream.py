@@ -6,7 +6,7 @@ import asyncio
 
 import msgspec
 import pytest
-from fake_cluster import FakeCluster, StartWorker
+from fake_cluster import FakeCluster, StartWorker, finished
 
 from quorate import Context, NonRetryable, Scheduler, current
 
@@ -14,12 +14,6 @@ from quorate import Context, NonRetryable, Scheduler, current
 class Order(msgspec.Struct):
     number: int
     note: str = ""
-
-
-async def finished(fake: FakeCluster, job_id: int | str) -> dict[str, object]:
-    job = fake.jobs[int(job_id)]
-    await fake.until(lambda: job["status"] in ("completed", "failed", "cancelled", "skipped"))
-    return job
 
 
 async def test_async_and_thread_tasks_return_typed_results(

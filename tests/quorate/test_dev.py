@@ -1,0 +1,57 @@
+"""`quorate dev` for real: nodes and workers come up, work, and go together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, STDOUT
+from pathlib import Path
+
+import pytest
+
+from quorate import Client
+from quorate.testing import free_port
+
+ROOT = Path(__file__).parents[2]
+
+
+def children_of(pid: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[1]) == pid:
+            found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.e2e
+async def test_dev_starts_works_and_ends_all_its_children(tmp_path: Path) -> None:
+    http, raft = free_port(), free_port()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "quorate", "dev", "--nodes", "1", "--workers", "1"),
+        *("--http-base", str(http), "--raft-base", str(raft), "--data", str(tmp_path)),
+        stdout=PIPE,
+        stderr=STDOUT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout is not None
+    seen = ""
+    async with asyncio.timeout(30):
+        while "1 nodes and 1 workers run" not in seen:
+            line = (await process.stdout.readline()).decode()
+            assert line, seen
+            seen += line
+        children = children_of(process.pid)
+        assert len(children) == 2
+        async with Client(f"http://127.0.0.1:{http}") as client:
+            view = await (await client.submit("simulate")).wait(20)
+        assert view.status == "completed"
+        process.send_signal(signal.SIGINT)
+        seen += (await process.communicate())[0].decode()
+    assert process.returncode == 0, seen
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]

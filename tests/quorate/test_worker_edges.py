@@ -1,0 +1,106 @@
+"""A worker and tasks that do not behave: deaf threads, swallowed cancellations, a blocked loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from contextvars import ContextVar
+
+import pytest
+from fake_cluster import FakeCluster, StartWorker, finished
+
+from quorate import Scheduler
+
+
+async def test_a_thread_out_of_time_is_reported_at_once_but_keeps_its_slot(
+    fake: FakeCluster, app: Scheduler, start_worker: StartWorker
+) -> None:
+    gate = threading.Event()
+
+    @app.task(timeout=0.05, max_retries=0)
+    def deaf() -> None:
+        gate.wait(10)
+
+    worker = await start_worker(app, slots=1)
+    first = await deaf.submit()
+    job = await finished(fake, first.id)
+    assert job["error_type"] == "timeout"
+    waiting = await app.submit("simulate")
+    assert (worker.running, fake.status(int(waiting.id))) == (1, "pending")
+    gate.set()
+    assert (await waiting.wait(5)).status == "completed"
+
+
+async def test_a_task_that_swallows_its_cancellation_is_reported_and_told_again(
+    fake: FakeCluster, app: Scheduler, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quorate.worker.runner.STUBBORN_SECONDS", 0.1)
+    told = 0
+
+    @app.task(timeout=0.05, max_retries=0)
+    async def stubborn() -> None:
+        nonlocal told
+        while told < 3:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                told += 1
+
+    worker = await start_worker(app, slots=1)
+    job = await finished(fake, (await stubborn.submit()).id)
+    assert job["error_type"] == "timeout"
+    after = await app.submit("simulate")
+    assert (await after.wait(5)).status == "completed"
+    assert (told, worker.running) == (3, 0)
+
+
+async def test_blocking_the_loop_is_named_in_the_log(
+    fake: FakeCluster,
+    app: Scheduler,
+    start_worker: StartWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("quorate.worker.runner.BLOCKED_SECONDS", 0.05)
+
+    @app.task()
+    async def rude() -> None:
+        await asyncio.sleep(0)
+        time.sleep(0.2)  # noqa: ASYNC251 - the very mistake
+        await asyncio.sleep(0.1)
+
+    await start_worker(app)
+    await (await rude.submit()).wait(5)
+    assert "was blocked" in caplog.text
+    assert "rude" in caplog.text
+
+
+async def test_a_context_variable_of_one_job_is_not_seen_by_the_next(
+    fake: FakeCluster, app: Scheduler, start_worker: StartWorker
+) -> None:
+    mine: ContextVar[str] = ContextVar("mine", default="clean")
+
+    @app.task()
+    async def leaky(text: str) -> str:
+        before = mine.get()
+        mine.set(text)
+        await asyncio.sleep(0)
+        return before
+
+    await start_worker(app, slots=1)
+    handles = await leaky.submit_many(["a", "b", "c"])
+    assert [await handle.result(5) for handle in handles] == ["clean"] * 3
+
+
+async def test_a_result_that_is_no_json_is_final(
+    fake: FakeCluster, app: Scheduler, start_worker: StartWorker
+) -> None:
+    @app.task()
+    async def give() -> object:
+        return object()
+
+    await start_worker(app)
+    job = await finished(fake, (await give.submit()).id)
+    assert (job["status"], job["retryable"]) == ("failed", False)
+    assert "cannot be written as JSON" in str(job["error_message"])
