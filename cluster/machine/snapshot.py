@@ -183,8 +183,8 @@ def load(chunks: Iterable[bytes]) -> State:
     for section, body in _sections(chunks):
         try:
             loader.take(section, body)
-        except (TypeError, KeyError, IndexError, OverflowError) as error:
-            raise ValueError(f"snapshot section {section!r} is malformed: {error!r}") from error
+        except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
+            raise ValueError(f"snapshot section {section!r} is malformed: {error}") from error
     return loader.finish()
 
 

@@ -47,7 +47,7 @@ LIVE_STATES = frozenset(state for state in lifecycle.STATUS if not lifecycle.is_
 
 class Loader:
     """`take` every section in order, then `finish`. Both raise ValueError, `take` also KeyError,
-    IndexError, TypeError or OverflowError, for what cannot be."""
+    IndexError, TypeError or OverflowError, for what cannot be; `snapshot.load` names the section."""
 
     def __init__(self) -> None:
         self._state = State()
@@ -74,9 +74,9 @@ class Loader:
         position = SECTIONS.index(section)
         once = section in {"header", "end"}
         if position < self._section or (once and position == self._section):
-            raise ValueError(f"snapshot section {section!r} is out of order")
+            raise ValueError("it is out of order")
         if self._section < 0 and section != "header":
-            raise ValueError("snapshot does not begin with its header")
+            raise ValueError("the header must come first")
         self._section = position
         self._take[section](body)
 
@@ -93,7 +93,7 @@ class Loader:
 
     def _header(self, header: Header) -> None:
         if header.format != FORMAT:
-            raise ValueError(f"snapshot format {header.format} is not {FORMAT}")
+            raise ValueError(f"format {header.format} is not {FORMAT}")
         state = self._state
         state.now_ms, state.epoch, state.digest = header.now_ms, header.epoch, header.digest
         state.next_job_id = header.next_job_id
@@ -116,7 +116,7 @@ class Loader:
         rows = _rows(columns, kinds)
         table.update(zip(columns.ids, rows, strict=True))
         if len(table) != expected or max(columns.ids, default=0) >= self._state.next_job_id:
-            raise ValueError("snapshot has a job twice or one that was never created")
+            raise ValueError("it has a job twice or one that was never created")
         self._note_returned(columns.ids)
         self._count(columns)
         self._wait_columns(columns)
@@ -126,7 +126,7 @@ class Loader:
         if isinstance(specs, int):
             return [_at(self._specs, specs)] * count
         if min(specs, default=0) < 0:
-            raise ValueError("snapshot has a job without a spec")
+            raise ValueError("it has a job without a spec")
         return list(map(self._specs.__getitem__, specs))
 
     def _note_returned(self, ids: list[int]) -> None:
@@ -151,7 +151,7 @@ class Loader:
             moments = Counter(pairs).items()
         for (spec, state), jobs in moments:
             if state not in LIVE_STATES:
-                raise ValueError(f"snapshot has live jobs in state {state}")
+                raise ValueError(f"it has live jobs in state {state}")
             kind = self._specs[spec]
             kind.jobs += jobs
             self._state.tables.count_kind(kind, state, jobs)
@@ -296,7 +296,7 @@ def _rows(columns: JobColumns, kinds: Iterable[SpecRow]) -> list[Job]:
         columns.attempts, columns.failures, columns.workers, columns.started_ms, columns.timers,
     ):  # fmt: skip
         if not isinstance(column, int) and len(column) != count:
-            raise ValueError(f"snapshot has columns of {count} and {len(column)} rows")
+            raise ValueError(f"it has columns of {count} and {len(column)} rows")
     seen: dict[int, int] = {}
     return list(
         map(

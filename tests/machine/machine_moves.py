@@ -54,8 +54,10 @@ def spec_of(choice: int) -> JobSpec:
 
 def later(state: State, choice: int) -> int:
     """0, the past, now, or up to a few seconds ahead."""
-    return (0, max(state.now_ms - 7, 0), state.now_ms)[choice] if choice < 3 else (
-        state.now_ms + (choice - 2) ** 4
+    return (
+        (0, max(state.now_ms - 7, 0), state.now_ms)[choice]
+        if choice < 3
+        else (state.now_ms + (choice - 2) ** 4)
     )
 
 

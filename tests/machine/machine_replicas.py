@@ -87,5 +87,3 @@ def garbled(batch: bytes, at: int, value: int) -> bytes:
     """One byte changed."""
     at %= len(batch)
     return batch[:at] + bytes([value]) + batch[at + 1 :]
-
-

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from machine_story import Args, Story, verb
+
 from cluster.machine import commands as c
 from cluster.machine import lifecycle, snapshot, views
 from cluster.machine.model import JobSpec, WorkerSpec
-from machine_story import Args, Story, verb
 
 ON_CONFLICT = {"return": 0, "reject": 1, "replace": 2}
 
@@ -264,11 +265,14 @@ def job(story: Story, args: Args) -> str:
 def attempts(story: Story, args: Args) -> str:
     view = views.job(story.state, int(args.words[0]))
     assert view is not None
-    return "\n".join(
-        f"#{a.number} w{a.worker_id} {a.started_ms}..{a.ended_ms} {a.outcome} {a.error_type}"
-        f" log={len(a.log)}"
-        for a in view.attempts or ()
-    ) or "none"
+    return (
+        "\n".join(
+            f"#{a.number} w{a.worker_id} {a.started_ms}..{a.ended_ms} {a.outcome} {a.error_type}"
+            f" log={len(a.log)}"
+            for a in view.attempts or ()
+        )
+        or "none"
+    )
 
 
 @verb

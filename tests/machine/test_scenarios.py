@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
@@ -28,11 +29,7 @@ def test_every_verb_is_used() -> None:
     told = {
         line.split()[0]
         for path in SCENARIOS
-        for line, after in _pairs(path.read_text().splitlines())
+        for line, after in pairwise(path.read_text().splitlines())
         if after == "----"
     }
     assert set(VERBS) == told
-
-
-def _pairs(lines: list[str]) -> list[tuple[str, str]]:
-    return list(zip(lines, lines[1:], strict=False))
