@@ -1,4 +1,7 @@
-"""Writes docs/lifecycle.md from the table: `PYTHONPATH=. python tests/machine/lifecycle_page.py`."""
+"""Writes docs/lifecycle.md from the table.
+
+    PYTHONPATH=. python tests/machine/lifecycle_page.py
+"""
 
 from __future__ import annotations
 

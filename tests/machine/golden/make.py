@@ -2,7 +2,9 @@
 and a snapshot of its last state.
 
 Run once per release that appends commands, under the next number: a golden log is never made anew,
-because old journals are not either. `PYTHONPATH=.:tests/machine python tests/machine/golden/make.py v1`
+because old journals are not either.
+
+    PYTHONPATH=.:tests/machine python tests/machine/golden/make.py v1
 """
 
 from __future__ import annotations
