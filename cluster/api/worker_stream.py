@@ -62,13 +62,18 @@ async def worker_stream(call: Call[None, Query]) -> web.StreamResponse:
         raise ProblemError("upgrade_required", "open this address as a WebSocket")
     await socket.prepare(request)
     connection = Connection(services, socket, request)
-    connections = request.app[CONNECTIONS]
+    # A server that gives up on the request must not take away the time to book what has arrived.
+    connection.task = asyncio.create_task(_serve(connection, request.app[CONNECTIONS]))
+    await asyncio.shield(connection.task)
+    return socket
+
+
+async def _serve(connection: Connection, connections: set[Any]) -> None:
     connections.add(connection)
     try:
         await connection.serve()
     finally:
         connections.discard(connection)
-    return socket
 
 
 async def close_all(app: web.Application) -> None:
@@ -86,6 +91,7 @@ class Connection:
     ) -> None:
         self.services = services
         self.worker_id = 0
+        self.task: asyncio.Task[None] | None = None  # kept, or nobody would hold it
         self._desk = services.desk
         self._socket = socket
         self._address = request.remote or ""

@@ -152,7 +152,7 @@ async def register_worker(call: Call[WorkerRequest, Query]) -> web.Response:
         call.request.remote or "",
         "poll",
     )
-    worker_id = f"w{await services.desk.register_poll(spec)}"
+    worker_id = f"w{await services.polls.register(spec)}"
     location = {"Location": f"/v1/workers/{worker_id}"}
     return respond(RegisteredAnswer(worker_id, ttl_s), 201, location)
 
@@ -184,7 +184,7 @@ def assignment_answer(job: Assignment) -> AssignmentAnswer:
 async def poll(call: Call[PollRequest, Query]) -> PollAnswer:
     worker_id = parse_worker_id(call.path("worker_id"))
     try:
-        jobs = await call.services.desk.poll(worker_id, call.body.max, call.body.wait)
+        jobs = await call.services.polls.poll(worker_id, call.body.max, call.body.wait)
     except KeyError:
         raise unknown_worker(worker_id) from None
     return PollAnswer([assignment_answer(job) for job in jobs])
@@ -203,7 +203,7 @@ async def heartbeat(call: Call[HeartbeatRequest, Query]) -> HeartbeatAnswer:
     worker_id = parse_worker_id(call.path("worker_id"))
     running = [(parse_job_id(held.job_id), held.attempt) for held in call.body.running]
     try:
-        cancel, drain = call.services.desk.heartbeat(worker_id, running)
+        cancel, drain = await call.services.polls.heartbeat(worker_id, running)
     except KeyError:
         raise unknown_worker(worker_id) from None
     return HeartbeatAnswer([AttemptAnswer(str(i), a) for i, a in cancel], drain)

@@ -18,6 +18,7 @@ from cluster.actors.archivist import Archivist
 from cluster.actors.desk import WorkerDesk
 from cluster.actors.dispatcher import Dispatcher
 from cluster.actors.live import LiveBoard
+from cluster.actors.polls import PollDesk
 from cluster.actors.proposer import Proposer
 from cluster.actors.services import Assignment, AttemptError, Services
 from cluster.actors.supervisor import Supervisor
@@ -141,11 +142,12 @@ class FakeNode:
         self.live = LiveBoard(raft)
         self.waiters = Waiters(raft)
         self.desk = WorkerDesk(raft, self.proposer, self.clock, self.live, 2_000)
+        self.polls = PollDesk(raft, self.desk, self.clock, 10_000)
         dispatcher = Dispatcher(raft, self.proposer, self.desk, self.ready)
         self.duties = Supervisor([dispatcher], lambda name: None)
         self.services = Services(
-            self.settings, self.clock, raft, self.proposer, self.desk, self.waiters, self.live,
-            self.history, self.metrics,
+            self.settings, self.clock, raft, self.proposer, self.desk, self.polls, self.waiters,
+            self.live, self.history, self.metrics,
         )  # fmt: skip
         self.app = build_app(self.services)
 

@@ -1,0 +1,194 @@
+"""Any node answers any request: a follower passes it on to the leader, or says why it cannot."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer, unused_port
+from api_fakes import serving
+
+from cluster.api import forwarding
+from cluster.api.app import TABLE
+
+T = {"name": "t"}
+
+
+@pytest.fixture
+async def pair(tmp_path):
+    """`(leader, follower)`"""
+    async with serving(tmp_path / "a") as leader, serving(tmp_path / "b") as follower:
+        leader.node.raft.node_id = leader.node.raft.leader_id = "a"
+        leader.node.raft.leader_http = leader.url
+        leader.node.raft.applied_index = 1000
+        follower.node.raft.node_id = "b"
+        follower.node.raft.follow("a", leader.url)
+        yield leader, follower
+
+
+@asynccontextmanager
+async def leader_that(handler):
+    """A leader that is no Quorate node at all, and does with requests what `handler` does."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    async with TestServer(app) as server:
+        yield str(server.make_url("")).rstrip("/")
+
+
+async def test_a_follower_answers_like_the_leader(pair):
+    leader, follower = pair
+    created = await follower("POST", "/v1/jobs?consistency=leader", T, Idempotency_Key="k")
+    assert (created.status, created.headers["Location"]) == (201, "/v1/jobs/1")
+    assert created.headers["X-Quorate-Leader"] == leader.url
+    assert created.headers["X-Quorate-Index"] == "1001"
+    again = await leader("POST", "/v1/jobs", T, Idempotency_Key="k")
+    assert (again.json, again.headers["Idempotency-Replayed"]) == (created.json, "true")
+    assert await follower.get("/v1/jobs/1") == created.json
+    listed = await follower.get("/v1/jobs?limit=1&status=pending")
+    assert [job["job_id"] for job in listed["items"]] == ["1"]
+    assert (await follower("PUT", "/v1/jobs/1/complete", {"attempt": 5})).code == "stale_attempt"
+    assert (await follower("DELETE", "/v1/schedules/x")).code == "unknown_schedule"
+    assert (await follower("GET", "/jobs/1")).status == 200
+    assert (await follower("HEAD", "/v1/jobs/1")).status == 200
+    assert len(follower.node.raft.state.tables.jobs) == 0
+
+
+async def test_bodies_of_any_size_pass_both_ways(pair):
+    leader, follower = pair
+    jobs = [{"name": "t", "payload": "x" * 3000} for _ in range(1000)]
+    answer = await follower("POST", "/v1/jobs/batch", jobs)
+    assert (answer.status, len(answer.json["ids"])) == (201, 1000)
+    page = await follower("GET", "/v1/jobs?limit=500")
+    assert len(page.raw) > forwarding.WHOLE_BYTES_MAX
+    assert page.raw == (await leader("GET", "/v1/jobs?limit=500")).raw
+
+    async def pieces():
+        for job in jobs[:50]:
+            yield msgspec.json.encode(job) + b"\n"
+            await asyncio.sleep(0)
+
+    headers = {"Content-Type": "application/x-ndjson"}
+    streamed = await follower.client.post("/v1/jobs/batch", data=pieces(), headers=headers)
+    assert (streamed.status, len((await streamed.json())["ids"])) == (201, 50)
+
+
+async def test_a_follower_answers_for_itself_where_it_can(pair):
+    _, follower = pair
+    for path in ("/livez", "/readyz", "/metrics", "/docs", "/openapi.json", "/v1/cluster"):
+        answer = await follower("GET", path)
+        assert (answer.status, answer.headers["X-Quorate-Index"]) == (200, "0"), path
+    stale = await follower("GET", "/v1/stats?consistency=stale")
+    assert (stale.status, stale.headers["X-Quorate-Index"]) == (200, "0")
+    assert (await follower("GET", "/v1/workers?consistency=stale")).json == {"items": []}
+
+
+async def test_headers_pass_and_the_way_is_noted(api, node):
+    seen = {}
+
+    async def leader(request):
+        seen.update(request.headers)
+        return web.Response(status=299, text="ok", headers={"X-Own": "1", "Connection": "close"})
+
+    async with leader_that(leader) as url:
+        node.raft.follow("a", url)
+        answer = await api("POST", "/v1/jobs", T, X_Custom="y", Idempotency_Key="k", Origin=api.url)
+    assert (answer.status, answer.raw, answer.headers["X-Own"]) == (299, b"ok", "1")
+    assert seen["X-Custom"] == "y" and seen["Idempotency-Key"] == "k"
+    assert seen["X-Forwarded-By"] == node.raft.node_id
+    assert seen["Host"] == url.removeprefix("http://")
+    assert seen["Content-Type"] == "application/json" and "Origin" not in seen
+
+
+async def test_without_a_leader_there_is_no_quorum(api, node, monkeypatch):
+    monkeypatch.setattr(forwarding, "LEADER_WAIT_SECONDS", 0.05)
+    node.raft.follow(None, None)
+    for method, body in (("GET", None), ("POST", T)):
+        answer = await api(method, "/v1/jobs", body)
+        assert (answer.status, answer.code) == (503, "no_quorum")
+        assert answer.headers["Retry-After"] == "1"
+        assert "X-Quorate-Leader" not in answer.headers
+    assert (await api("GET", "/v1/jobs?consistency=stale")).status == 200
+
+
+async def test_a_request_waits_for_the_end_of_an_election(api, node):
+    node.raft.follow(None, None)
+    request = asyncio.create_task(api("POST", "/v1/jobs", T))
+    await asyncio.sleep(0.05)
+    node.raft.is_leader = True
+    node.raft.leader_id = node.raft.node_id
+    assert (await request).status == 201
+
+
+async def test_leadership_that_moves_during_a_request_moves_the_request(pair):
+    leader, follower = pair
+    old = leader.node.raft  # the one that is asked, and leads until the proposal is refused
+    follower.node.raft.is_leader = True
+    follower.node.raft.leader_id = "b"
+
+    def refuse(command):
+        old.follow("b", follower.url)
+        return propose(command)
+
+    propose = leader.node.services.proposer.propose
+    leader.node.services.proposer.propose = refuse
+    answer = await leader("POST", "/v1/jobs", {**T, "payload": "kept"})
+    assert answer.status == 201
+    assert follower.node.raft.state.tables.jobs[1].payload == b'"kept"'
+
+
+async def test_requests_do_not_go_round_in_circles(pair, monkeypatch):
+    monkeypatch.setattr(forwarding, "LEADER_WAIT_SECONDS", 0.05)
+    leader, follower = pair
+    leader.node.raft.follow("b", follower.url)  # each takes the other for the leader
+    answer = await follower("POST", "/v1/jobs", T)
+    assert (answer.status, answer.code) == (503, "no_quorum")
+
+
+async def test_a_dead_leader_is_no_quorum_until_another_leads(pair, monkeypatch):
+    monkeypatch.setattr(forwarding, "LEADER_WAIT_SECONDS", 0.1)
+    leader, follower = pair
+    follower.node.raft.follow("c", f"http://127.0.0.1:{unused_port()}")
+    answer = await follower("POST", "/v1/jobs", T)
+    assert (answer.status, answer.code) == (503, "no_quorum")
+    request = asyncio.create_task(follower("POST", "/v1/jobs", {**T, "payload": "y" * 5000}))
+    await asyncio.sleep(0.03)
+    follower.node.raft.follow("a", leader.url)
+    assert (await request).status == 201
+
+
+async def test_an_answer_that_got_lost_is_an_unknown_outcome(api, node, monkeypatch):
+    monkeypatch.setattr(forwarding, "LEADER_WAIT_SECONDS", 0.05)
+    asked = []
+
+    async def vanishing(request):
+        asked.append((request.method, await request.read()))
+        request.transport.abort()
+        return web.Response()
+
+    async with leader_that(vanishing) as url:
+        node.raft.follow("a", url)
+        answer = await api("POST", "/v1/jobs", T)
+        assert (answer.status, answer.code) == (503, "outcome_unknown")
+        assert asked == [("POST", msgspec.json.encode(T))]
+        asked.clear()
+        answer = await api("GET", "/v1/jobs/1")
+        assert (answer.status, answer.code) == (503, "no_quorum")
+        assert len(asked) >= 2  # reading again does no harm
+
+
+async def test_a_silent_leader_is_given_up(api, node, monkeypatch):
+    monkeypatch.setattr(forwarding, "LEADER_WAIT_SECONDS", 0.05)
+    silence = asyncio.Event()
+
+    async def silent(request):
+        await silence.wait()
+        return web.Response()
+
+    for row in TABLE:
+        monkeypatch.setitem(row.__dict__, "patience_s", 0.05)
+    async with leader_that(silent) as url:
+        node.raft.follow("a", url)
+        answer = await api("POST", "/v1/jobs", T)
+        assert (answer.status, answer.code) == (503, "outcome_unknown")
+        silence.set()

@@ -1,0 +1,131 @@
+"""What a node says about itself, and the page that describes the API."""
+
+import gzip
+import hashlib
+import re
+
+import pytest
+from openapi_spec_validator import validate
+
+from cluster.api.app import TABLE
+from cluster.api.docs import FILES, STATIC
+
+
+async def test_health(api, node):
+    assert await api.get("/livez") == {"status": "ok"}
+    assert await api.get("/readyz") == {"status": "ok"}
+    verbose = await api.get("/readyz?verbose")
+    assert verbose["checks"] == {"leader_known": True, "caught_up": True, "not_draining": True}
+    node.raft.follow("other", "http://127.0.0.1:1")
+    assert (await api("GET", "/readyz")).status == 200
+
+
+@pytest.mark.parametrize("reason", ["draining", "behind", "alone"])
+async def test_a_node_that_is_not_ready_says_why(api, node, reason):
+    if reason == "draining":
+        node.services.draining = True
+    elif reason == "behind":
+        node.raft.caught_up = False
+    else:
+        node.raft.follow(None, None)
+    answer = await api("GET", "/readyz")
+    assert (answer.status, answer.code) == (503, "not_ready")
+    names = {"draining": "not_draining", "behind": "caught_up", "alone": "leader_known"}
+    assert names[reason] in answer.json["detail"]
+    assert (await api("GET", "/livez")).status == 200
+
+
+async def test_the_cluster_is_shown(api, node):
+    cluster = await api.get("/v1/cluster")
+    assert (cluster["node_id"], cluster["leader_id"]) == (node.raft.node_id, node.raft.node_id)
+    assert (cluster["leader"], cluster["is_leader"]) == (node.raft.leader_http, True)
+    assert cluster["members"][0]["role"] == "leader"
+    assert cluster["consensus"] == {"fsync_p50_ms": 0.2}
+
+
+async def test_leadership_can_be_handed_over(api):
+    answer = await api("POST", "/v1/cluster/transfer", {"to": "n2"})
+    assert (answer.status, answer.json) == (200, {"leader_id": "n2"})
+    assert (await api("POST", "/v1/cluster/transfer")).status == 200
+    answer = await api("POST", "/v1/cluster/transfer", {"to": "nobody"})
+    assert (answer.status, answer.code) == (409, "transfer_failed")
+
+
+async def test_metrics_are_prometheus_text(api):
+    await api.submit()
+    answer = await api("GET", "/metrics")
+    assert answer.status == 200
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    assert b"jobs_scheduled_total 1.0" in answer.raw
+
+
+async def test_the_document_is_valid_and_complete(api):
+    answer = await api("GET", "/openapi.json")
+    document = answer.json
+    validate(document)
+    assert document["openapi"] == "3.1.0"
+    described = {
+        (method.upper(), path)
+        for path, operations in document["paths"].items()
+        for method in operations
+    }
+    assert described == {(row.method, row.path) for row in TABLE}
+    again = await api("GET", "/openapi.json", If_None_Match=answer.headers["ETag"])
+    assert (again.status, again.raw) == (304, b"")
+
+
+async def test_the_document_says_what_the_decoder_enforces(api):
+    document = await api.get("/openapi.json")
+    job = document["components"]["schemas"]["JobRequest"]
+    assert job["additionalProperties"] is False
+    assert job["properties"]["max_retries"]["maximum"] == 100
+    assert job["properties"]["name"]["maxLength"] == 128
+    submit = document["paths"]["/v1/jobs"]["post"]
+    assert {p["name"] for p in submit["parameters"]} == {"Idempotency-Key", "X-Quorate-Key-TTL"}
+    assert {"201", "409", "413", "422", "429", "default"} == set(submit["responses"])
+    listed = document["paths"]["/v1/jobs"]["get"]
+    limit = next(p for p in listed["parameters"] if p["name"] == "limit")
+    assert (limit["in"], limit["schema"]["maximum"]) == ("query", 500)
+    batch = document["paths"]["/v1/jobs/batch"]["post"]
+    assert "application/x-ndjson" in batch["requestBody"]["content"]
+
+
+def test_operation_ids_are_unique():
+    names = [row.handler.__name__ for row in TABLE]
+    assert sorted(names) == sorted(set(names))
+
+
+async def test_the_page_loads_nothing_from_elsewhere(api):
+    page = await api("GET", "/docs")
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    text = page.raw.decode()
+    links = re.findall(r'(?:src|href)="([^"]+)"', text)
+    assert links and all(link.startswith("/docs/") for link in links)
+    assert "http" not in text
+    assert not re.search(r"<script>|<style|\son\w+=", text)
+    policy = page.headers["Content-Security-Policy"]
+    assert "script-src 'self';" in policy and "default-src 'none'" in policy
+    assert "http" not in policy and "unsafe-eval" not in policy
+    for link in links:
+        assert (await api("GET", link)).status == 200
+    init = await api("GET", "/docs/init.js")
+    assert b"http" not in init.raw and b"/openapi.json" in init.raw
+
+
+@pytest.mark.parametrize("name", ["swagger-ui-bundle.js", "swagger-ui.css"])
+async def test_vendored_files_are_what_they_were(api, name):
+    sums = dict(line.split("  ")[::-1] for line in (STATIC / "SHA256SUMS").read_text().splitlines())
+    async with api.client.get(f"/docs/{name}") as packed:
+        assert packed.headers["Content-Encoding"] == "gzip"
+        body = await packed.read()
+    plain = await api("GET", f"/docs/{name}", Accept_Encoding="identity")
+    assert "Content-Encoding" not in plain.headers
+    assert plain.raw == body == gzip.decompress((STATIC / f"{name}.gz").read_bytes())
+    assert hashlib.sha256(body).hexdigest() == sums[name]
+    assert plain.headers["Content-Type"] == FILES[name]
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "..%2Fapp.py", "nothing.js"])
+async def test_nothing_else_is_served(api, name):
+    answer = await api("GET", f"/docs/{name}")
+    assert (answer.status, answer.code) == (404, "not_found")
