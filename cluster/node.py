@@ -21,6 +21,7 @@ from cluster.actors.detector import Detector
 from cluster.actors.dispatcher import Dispatcher
 from cluster.actors.janitor import Janitor
 from cluster.actors.live import LiveBoard
+from cluster.actors.polls import PollDesk
 from cluster.actors.proposer import Proposer
 from cluster.actors.scheduler import Scheduler
 from cluster.actors.services import Services
@@ -89,7 +90,9 @@ class Node:
         self.waiters = Waiters(self.raft)
         grace_ms = round(settings.worker_reconnect_grace_seconds * 1000)
         self.desk = WorkerDesk(self.raft, self.proposer, clock, self.live, grace_ms)
-        self.leader_duties = self._leader_duties()
+        ttl_ms = round(settings.worker_ttl_seconds * 1000)
+        self.polls = PollDesk(self.raft, self.desk, clock, ttl_ms)
+        self.leader_duties = self._leader_duties(ttl_ms)
         self.raft.on_leadership(self._on_leadership)
         self.services = Services(
             settings,
@@ -97,17 +100,17 @@ class Node:
             self.raft,
             self.proposer,
             self.desk,
+            self.polls,
             self.waiters,
             self.live,
             self.history,
             self.metrics,
         )
 
-    def _leader_duties(self) -> Supervisor:
+    def _leader_duties(self, ttl_ms: int) -> Supervisor:
         """The actor tree, as data."""
         settings, clock, raft, proposer = self.settings, self.clock, self.raft, self.proposer
         self.dispatcher = Dispatcher(raft, proposer, self.desk, self.ready_queues)
-        ttl_ms = round(settings.worker_ttl_seconds * 1000)
         catch_up_ms = round(settings.catch_up_seconds * 1000)
         return Supervisor(
             [

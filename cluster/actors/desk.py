@@ -6,6 +6,7 @@ decisions only. Does not know sockets: a `Sink` takes what is sent back.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Sequence
 
@@ -47,14 +48,16 @@ class WorkerDesk:
         clock: Clock,
         live: LiveBoard,
         reconnect_grace_ms: int,
+        rng: random.Random | None = None,
     ) -> None:
+        """`rng` draws the jitter of retries; simulation gives a seeded one."""
         self.sessions: dict[int, Session] = {}
         self._raft = raft
         self._proposer = proposer
         self._clock = clock
         self._live = live
         self._grace_ms = reconnect_grace_ms
-        self._rng = random.Random()
+        self._rng = rng or random.Random()
         self._wake: Callable[[], None] = lambda: None
         raft.on_leadership(self._on_leadership)
         raft.on_effects(self._on_effects)
@@ -70,22 +73,32 @@ class WorkerDesk:
     ) -> tuple[int, Attempts]:
         """Returns the worker id and those of `running` that are not this worker's any more."""
         worker_id = await self._book_registration(spec, known_id)
+        self._require_leader()  # or this session would outlive the leadership it belongs to
         old = self.sessions.get(worker_id)
         if old is not None and old.sink is not None and old.sink is not sink:
             old.sink.close_moved(self._raft.leader_http)
-        session = Session(worker_id, sink, self._clock.monotonic_ms(), self._grace_ms)
+        # Without a sink until all is settled, so that nothing is sent before the answer.
+        session = Session(worker_id, None, self._clock.monotonic_ms(), self._grace_ms)
         self.sessions[worker_id] = session
-        held = self._held(worker_id)
-        claimed = dict(running)
-        missing = [(i, a) for i, a in held.items() if claimed.get(i) != a]
+        missing = self._missing(worker_id, running)
         if missing:
-            # Assigned, but the assignment never reached the worker: nobody runs these.
             await self.release(worker_id, [i for i, _ in missing], [a for _, a in missing])
+            if self.sessions.get(worker_id) is not session:
+                raise NotLeader(self._raft.leader_http)
+        session.sink = sink
+        session.seen_ms = self._clock.monotonic_ms()
+        asyncio.get_running_loop().call_soon(self._follow_change, worker_id)
+        held = self.held(worker_id)
         return worker_id, [(i, a) for i, a in running if held.get(i) != a]
+
+    def _missing(self, worker_id: int, running: Attempts) -> Attempts:
+        """Assigned, but the assignment never reached the worker: nobody runs these."""
+        claimed = set(running)
+        return [held for held in self.held(worker_id).items() if held not in claimed]
 
     async def _book_registration(self, spec: WorkerSpec, known_id: int) -> int:
         row = self._raft.state.tables.workers.get(known_id)
-        if row is not None and row.spec == spec and not row.draining:
+        if row is not None and row.spec == spec:
             self._require_leader()
             return known_id
         if row is not None:
@@ -96,7 +109,8 @@ class WorkerDesk:
         assert isinstance(result, Registered), result
         return result.worker_id
 
-    def _held(self, worker_id: int) -> dict[int, int]:
+    def held(self, worker_id: int) -> dict[int, int]:
+        """The attempts that the state sees at this worker: `{job id: attempt}`."""
         tables = self._raft.state.tables
         row = tables.workers.get(worker_id)
         return {} if row is None else {i: tables.jobs[i].attempt for i in row.running}

@@ -14,6 +14,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from cluster.actors.desk import WorkerDesk
     from cluster.actors.live import LiveBoard
+    from cluster.actors.polls import PollDesk
     from cluster.actors.proposer import Proposer
     from cluster.actors.waiters import Waiters
     from cluster.clock import Clock
@@ -87,6 +88,7 @@ class Services:
     raft: RaftState
     proposer: Proposer
     desk: WorkerDesk
+    polls: PollDesk
     waiters: Waiters
     live: LiveBoard
     history: History
