@@ -46,8 +46,8 @@ LIVE_STATES = frozenset(state for state in lifecycle.STATUS if not lifecycle.is_
 
 
 class Loader:
-    """`take` every section in order, then `finish`. Both raise ValueError, `take` also KeyError,
-    IndexError, TypeError or OverflowError, for what cannot be; `snapshot.load` names the section."""
+    """`take` every section in order, then `finish`. Both raise ValueError for what cannot be,
+    `take` also KeyError, IndexError, TypeError or OverflowError."""
 
     def __init__(self) -> None:
         self._state = State()

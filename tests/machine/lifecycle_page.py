@@ -1,6 +1,6 @@
 """Writes docs/lifecycle.md from the table.
 
-    PYTHONPATH=. python tests/machine/lifecycle_page.py
+PYTHONPATH=. python tests/machine/lifecycle_page.py
 """
 
 from __future__ import annotations
