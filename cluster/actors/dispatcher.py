@@ -7,7 +7,7 @@ the worker when the commit returns. What could not be assigned goes back to the 
 from __future__ import annotations
 
 import asyncio
-import logging
+from collections import Counter
 from typing import Any
 
 from cluster.actors.actor import Actor
@@ -15,17 +15,18 @@ from cluster.actors.desk import WorkerDesk
 from cluster.actors.proposer import Proposer
 from cluster.actors.services import Assignment, NotLeader, OutcomeUnknown, Overloaded
 from cluster.actors.session import Session
+from cluster.machine import lifecycle
 from cluster.machine.commands import AssignJobs
 from cluster.machine.effects import Effects
 from cluster.machine.results import Settled
 from cluster.machine.tables import Job
-from cluster.projections.ready import ReadyQueues
+from cluster.projections.ready import Lane, ReadyQueues
 from cluster.raft_state import RaftState
 
-log = logging.getLogger("quorate.dispatch")
-
 ASSIGN_JOBS_MAX = 1_000
-OVERLOAD_PAUSE_S = 0.01
+RETRY_S = 0.01  # after a refusal: soon, but not at once, so that a lasting one does not spin
+
+Candidate = tuple[Session, list[Lane]]
 
 
 class Dispatcher(Actor):
@@ -53,6 +54,9 @@ class Dispatcher(Actor):
         if self._active:
             self.tell("wake")
 
+    def _wake_later(self) -> None:
+        asyncio.get_running_loop().call_later(RETRY_S, self.wake)
+
     def _on_effects(self, effects: Effects, index: int) -> None:
         if self._active and (effects.jobs_ready or effects.workers_changed):
             self.wake()
@@ -68,89 +72,125 @@ class Dispatcher(Actor):
         self._active = False
 
     async def receive(self, message: Any) -> None:
-        for session in self._by_credit():
-            self._serve(session)
+        try:
+            self._round()
+        except Exception:
+            self._lost_track = True
+            raise
 
-    def _by_credit(self) -> list[Session]:
-        """Workers that can take something, most free capacity first."""
-        able = [
-            s
-            for s in self._desk.sessions.values()
-            if s.credit > 0 and s.sink is not None and not s.draining
-        ]
-        able.sort(key=lambda s: -s.credit)
+    # -- choosing --------------------------------------------------------------------------------
+
+    def _round(self) -> None:
+        """Pass after pass until no worker can take anything more: nobody wakes us for the rest."""
+        able = self._able()
+        while able:
+            sharers = Counter(lane for _, lanes in able for lane in lanes)
+            able = [candidate for candidate in able if self._serve(*candidate, sharers)]
+
+    def _able(self) -> list[Candidate]:
+        """Workers that can take something, most free capacity first, with the lanes they serve."""
+        workers = self._raft.state.tables.workers
+        able = []
+        for session in self._desk.sessions.values():
+            if session.credit <= 0 or session.sink is None or session.draining:
+                continue
+            row = workers.get(session.worker_id)
+            if row is not None and not row.draining:
+                able.append((session, session.lanes(self._ready, row.spec.queues, row.spec.tasks)))
+        able.sort(key=lambda candidate: -candidate[0].credit)
         return able
 
-    def _serve(self, session: Session) -> None:
-        row = self._raft.state.tables.workers.get(session.worker_id)
-        if row is None or row.draining:
-            return
-        lanes = session.lanes(self._ready, row.spec.queues, row.spec.tasks)
-        while session.credit > 0:
-            waiting = self._ready.waiting(lanes)
-            if not waiting:
-                return
-            share = -(-waiting // max(self._able_count(), 1))
-            jobs = self._ready.take(lanes, min(session.credit, share, ASSIGN_JOBS_MAX))
-            if not jobs:
-                return
-            session.credit -= len(jobs)
-            task = asyncio.create_task(self._assign(session, jobs))
-            self._assigning.add(task)
-            task.add_done_callback(self._assigning.discard)
-            if share < ASSIGN_JOBS_MAX:
-                return  # leave the rest to the others
+    def _serve(self, session: Session, lanes: list[Lane], sharers: Counter[Lane]) -> bool:
+        """Give a worker its share of each lane; True when it may take more in another pass.
 
-    def _able_count(self) -> int:
-        return sum(
-            1
-            for s in self._desk.sessions.values()
-            if s.credit > 0 and s.sink is not None and not s.draining
-        )
+        `sharers` counts who is still to be served from a lane in this pass, this worker included.
+        """
+        share = sum(-(-len(lane) // sharers[lane]) for lane in lanes if lane)
+        sharers.subtract(lanes)
+        if not share:
+            return False
+        jobs = self._ready.take(lanes, min(session.credit, share, ASSIGN_JOBS_MAX))
+        if not jobs:
+            return False
+        session.credit -= len(jobs)
+        task = asyncio.create_task(self._assign(session, jobs))
+        self._assigning.add(task)
+        task.add_done_callback(self._assigning.discard)
+        return session.credit > 0
+
+    # -- assigning -------------------------------------------------------------------------------
 
     async def _assign(self, session: Session, jobs: list[Job]) -> None:
         try:
             result = await self._proposer.propose(
                 AssignJobs(session.worker_id, [job.id for job in jobs])
             )
-        except NotLeader:
-            self._ready.give_back(jobs)
-            return
         except OutcomeUnknown:
-            # If it did commit, the worker must not miss it: registering again settles that.
-            self._lost_track = True
-            if session.sink is not None:
-                session.sink.close_moved(self._raft.leader_http)
-            return
-        except Overloaded:
-            self._ready.give_back(jobs)
-            session.credit += len(jobs)
-            asyncio.get_running_loop().call_later(OVERLOAD_PAUSE_S, self.wake)
-            return
-        if not isinstance(result, Settled):
-            self._ready.give_back(jobs)
-            return
-        await self._push(session, jobs, set(result.refused))
+            await self._find_out(session, jobs)
+        except (NotLeader, Overloaded):
+            # Refused does not mean deposed: a leader that has too much to do says so, too.
+            self._take_back(session, jobs)
+        else:
+            if isinstance(result, Settled):
+                await self._push(session, jobs)
+            else:
+                self._take_back(session, jobs)
 
-    async def _push(self, session: Session, jobs: list[Job], refused: set[int]) -> None:
-        """Send what was assigned; results that are not this session's business are released."""
-        if refused:
-            session.credit += len(refused)
-            jobs = [job for job in jobs if job.id not in refused]
-        if session.sink is None or self._desk.sessions.get(session.worker_id) is not session:
-            # The worker reconnected (or went) between the two; this assignment never reached it.
-            await self._hand_back(session.worker_id, jobs)
+    def _take_back(self, session: Session, jobs: list[Job]) -> None:
+        """Nothing was assigned: the jobs go to the front again, for whoever can take them."""
+        self._ready.give_back(jobs)
+        session.refund(len(jobs))
+        self._wake_later()
+
+    async def _find_out(self, session: Session, jobs: list[Job]) -> None:
+        """The answer got lost. While this node leads, whatever commits later tells what became of
+        it; after that only the state can tell, and the next start of this duty reads it anew."""
+        self._lost_track = True
+        epoch = self._raft.epoch
+        while self._raft.is_leader and self._raft.epoch == epoch:
+            try:
+                await self._proposer.propose(AssignJobs(session.worker_id, []))
+            except (NotLeader, OutcomeUnknown, Overloaded):
+                await asyncio.sleep(RETRY_S)
+                continue
+            self._ready.give_back([job for job in jobs if self._is_live(job)])
+            await self._push(session, jobs)
             return
-        self.assigned_total += len(jobs)
-        session.sink.send_jobs([_assignment(job) for job in jobs])
+
+    async def _push(self, session: Session, jobs: list[Job]) -> None:
+        """Send what was assigned and still is: a job may have been cancelled in the same entry.
+
+        What never reaches the worker is released."""
+        held = [job for job in jobs if self._is_held(session, job)]
+        if len(held) < len(jobs):
+            session.refund(len(jobs) - len(held))
+            self._wake_later()
+        if session.sink is None or self._desk.sessions.get(session.worker_id) is not session:
+            # The worker reconnected (or went) between the two.
+            await self._hand_back(session.worker_id, held)
+            return
+        self.assigned_total += len(held)
+        if held:
+            session.sink.send_jobs([_assignment(job) for job in held])
+
+    def _is_live(self, job: Job) -> bool:
+        """A row lives through one attempt, so identity says that it is still the same one."""
+        return self._raft.state.tables.jobs.get(job.id) is job
+
+    def _is_held(self, session: Session, job: Job) -> bool:
+        running = job.state == lifecycle.RUNNING and job.worker_id == session.worker_id
+        return running and self._is_live(job)
 
     async def _hand_back(self, worker_id: int, jobs: list[Job]) -> None:
-        try:
-            await self._desk.release(
-                worker_id, [job.id for job in jobs], [job.attempt for job in jobs]
-            )
-        except (NotLeader, OutcomeUnknown, Overloaded):
-            log.warning("could not hand back %d jobs of worker w%d", len(jobs), worker_id)
+        """Insists while this node leads; under the next leader the worker's registration tells."""
+        while jobs and self._raft.is_leader:
+            try:
+                await self._desk.release(
+                    worker_id, [job.id for job in jobs], [job.attempt for job in jobs]
+                )
+                return
+            except (NotLeader, OutcomeUnknown, Overloaded):
+                await asyncio.sleep(RETRY_S)
 
 
 def _assignment(job: Job) -> Assignment:

@@ -43,5 +43,10 @@ class Session:
             self._lanes_version = ready.version
         return self._lanes
 
+    def refund(self, credit: int) -> None:
+        """Jobs that were to be sent were not. A lost connection's credit is gone anyway."""
+        if self.sink is not None:
+            self.credit += credit
+
     def forget_lanes(self) -> None:
         self._lanes_version = -1
