@@ -14,7 +14,9 @@ from cluster.clock import Clock
 from cluster.machine.effects import Effects
 from cluster.raft_state import RaftState
 
-SLEEP_MS_MAX = 60_000  # the wall clock may be stepped meanwhile
+SLEEP_MS_MAX = 1_000  # the wall clock may be stepped meanwhile
+RETRY_S = 0.2
+NOTHING = -1
 
 
 class Timekeeper(Actor):
@@ -63,8 +65,9 @@ class Timekeeper(Actor):
             if self._planned_ms == due_ms:
                 return
             self._cancel()
-        # Replicated time may be ahead of this clock; what it has passed is due at the next batch.
-        wait_ms = due_ms - max(self._clock.now_ms(), self._raft.state.now_ms)
+        # What replicated time has passed is due at the next batch, whatever this clock says. A
+        # clock that was stepped back has to catch up with it before anything else is due.
+        wait_ms = due_ms - self._clock.now_ms() if due_ms > self._raft.state.now_ms else 0
         self._planned_ms = due_ms
         self._handle = asyncio.get_running_loop().call_later(
             min(max(wait_ms, 0), SLEEP_MS_MAX) / 1000, self._due
@@ -73,7 +76,10 @@ class Timekeeper(Actor):
     def _due(self) -> None:
         self._handle = None
         due_ms = self._raft.state.timers.wheel.next_due_ms()
-        if due_ms is not None and due_ms <= self._clock.now_ms():
-            self._proposer.tick()
-        else:
+        if due_ms is None or due_ms > max(self._clock.now_ms(), self._raft.state.now_ms):
             self._plan()
+            return
+        self._proposer.tick()
+        # Applying it plans anew. It may be refused or get lost, though, so look again.
+        self._planned_ms = NOTHING
+        self._handle = asyncio.get_running_loop().call_later(RETRY_S, self._due)
