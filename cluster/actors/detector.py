@@ -25,6 +25,7 @@ from cluster.raft_state import RaftState
 log = logging.getLogger("quorate.detector")
 
 CHECK_S = 0.25
+STALL_MS = 1_000  # a round that is later than this: the loop stood still, the workers did not
 
 
 class Detector(Actor):
@@ -42,15 +43,14 @@ class Detector(Actor):
         self._ttl_ms = ttl_ms
         self._active = False
         self._timer: asyncio.TimerHandle | None = None
+        self._round_ms = 0
         self.lost_total = 0
         raft.on_effects(self._on_effects)
 
     async def on_start(self) -> None:
         self._active = True
-        now_ms = self._clock.monotonic_ms()
-        for worker_id in self._raft.state.tables.workers:
-            if worker_id not in self._desk.sessions:
-                self._desk.sessions[worker_id] = Session(worker_id, None, now_ms, self._ttl_ms)
+        self._round_ms = self._clock.monotonic_ms()
+        self._adopt_workers()
         self._find_overdue()
         self._round()
 
@@ -58,6 +58,17 @@ class Detector(Actor):
         self._active = False
         if self._timer is not None:
             self._timer.cancel()
+
+    def _adopt_workers(self) -> None:
+        """Whoever is registered and has no session gets a TTL to show up: the workers of the last
+        leader, and one whose connection broke between its registration's commit and its answer."""
+        sessions, workers = self._desk.sessions, self._raft.state.tables.workers
+        if len(sessions) >= len(workers):
+            return
+        now_ms = self._clock.monotonic_ms()
+        for worker_id in workers:
+            if worker_id not in sessions:
+                sessions[worker_id] = Session(worker_id, None, now_ms, self._ttl_ms)
 
     def _find_overdue(self) -> None:
         """A predecessor may have died between the timer and the consequence."""
@@ -69,13 +80,27 @@ class Detector(Actor):
                     self.tell((job_id, job.attempt))
 
     def _round(self) -> None:
+        now_ms = self._clock.monotonic_ms()
+        late_ms = now_ms - self._round_ms - round(CHECK_S * 1000)
+        self._round_ms = now_ms
+        if late_ms > STALL_MS:
+            self._excuse(late_ms)
         self.tell(None)
         self._timer = asyncio.get_running_loop().call_later(CHECK_S, self._round)
 
+    def _excuse(self, late_ms: int) -> None:
+        """This process was stopped: what workers sent meanwhile is still unread."""
+        for session in self._desk.sessions.values():
+            session.seen_ms += late_ms
+            session.gone_since_ms += late_ms
+
     def _on_effects(self, effects: Effects, index: int) -> None:
-        if self._active:
-            for overdue in effects.jobs_overdue:
-                self.tell(overdue)
+        for overdue in effects.jobs_overdue:
+            self._enqueue(overdue)
+
+    def _enqueue(self, overdue: tuple[int, int]) -> None:
+        if self._active and not self.tell(overdue):
+            asyncio.get_running_loop().call_later(CHECK_S, self._enqueue, overdue)
 
     async def receive(self, message: Any) -> None:
         try:
@@ -83,16 +108,18 @@ class Detector(Actor):
                 await self._check_sessions()
             else:
                 await self._end_overdue(*message)
-        except (NotLeader, OutcomeUnknown):
-            pass  # the next leader looks again
-        except Overloaded:
+        except (NotLeader, OutcomeUnknown, Overloaded):
+            # Refused or lost does not mean deposed. The next leader looks by itself, and sessions
+            # are looked at again in the next round.
             if message is not None:
-                asyncio.get_running_loop().call_later(CHECK_S, self.tell, message)
+                asyncio.get_running_loop().call_later(CHECK_S, self._enqueue, message)
 
     async def _check_sessions(self) -> None:
-        now_ms = self._clock.monotonic_ms()
+        self._adopt_workers()
         for session in list(self._desk.sessions.values()):
-            reason = self._why_lost(session, now_ms)
+            if self._desk.sessions.get(session.worker_id) is not session:
+                continue  # came back or left while another's loss was committed
+            reason = self._why_lost(session, self._clock.monotonic_ms())
             if reason:
                 self.lost_total += 1
                 log.warning("worker w%d is lost: %s", session.worker_id, reason)
