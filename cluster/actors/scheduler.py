@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any
 
 from cluster.actors.actor import Actor
@@ -16,6 +17,7 @@ from cluster.actors.services import NotLeader, OutcomeUnknown, Overloaded
 from cluster.clock import Clock
 from cluster.machine.commands import FireSchedule
 from cluster.machine.effects import Effects
+from cluster.machine.results import Fired, Result
 from cluster.machine.tables import ScheduleRow
 from cluster.policy.planning import next_occurrence
 from cluster.raft_state import RaftState
@@ -58,22 +60,20 @@ class Scheduler(Actor):
 
     def _enqueue(self, schedule_id: str) -> None:
         if self._active and not self.tell(schedule_id):
-            asyncio.get_running_loop().call_later(RETRY_S, self._enqueue, schedule_id)
+            self._enqueue_later(schedule_id)
 
     async def receive(self, message: Any) -> None:
         row = self._raft.state.tables.schedules.get(message)
-        if row is None or row.paused or not row.next_fire_ms:
-            return
+        if row is None or row.timer is not None or not row.next_fire_ms:
+            return  # paused, or planned anew and not due
         command = self._decide(row)
         try:
             # Not awaited one by one: due schedules of the same moment share a log entry.
             future = self._proposer.propose(command)
-        except NotLeader:
+        except (NotLeader, Overloaded):
+            self._enqueue_later(row.id)
             return
-        except Overloaded:
-            asyncio.get_running_loop().call_later(RETRY_S, self._enqueue, row.id)
-            return
-        future.add_done_callback(self._launched)
+        future.add_done_callback(partial(self._launched, row.id))
 
     def _decide(self, row: ScheduleRow) -> FireSchedule:
         now_ms = max(self._clock.now_ms(), self._raft.state.now_ms)
@@ -84,9 +84,15 @@ class Scheduler(Actor):
             log.warning("schedule %s: %d occurrences are too old and skipped", row.id, skipped)
         return FireSchedule(row.id, row.next_fire_ms, next_ms, skipped)
 
-    def _launched(self, future: asyncio.Future[Any]) -> None:
+    def _enqueue_later(self, schedule_id: str) -> None:
+        """Refused or lost does not mean deposed; if it does, the next leader looks in on_start."""
+        asyncio.get_running_loop().call_later(RETRY_S, self._enqueue, schedule_id)
+
+    def _launched(self, schedule_id: str, future: asyncio.Future[Result]) -> None:
         try:
-            future.result()
-            self.fired_total += 1
+            result = future.result()
         except (NotLeader, OutcomeUnknown):
-            pass  # the next leader looks at every schedule in on_start
+            self._enqueue_later(schedule_id)
+            return
+        if isinstance(result, Fired):
+            self.fired_total += 1
