@@ -11,6 +11,7 @@ from collections import deque
 from typing import Any
 
 MAILBOX_MESSAGES_MAX = 10_000
+MESSAGES_PER_TURN = 64  # then others run: a thousand schedules of one minute must not stop the node
 
 
 class Actor:
@@ -53,8 +54,12 @@ class Actor:
         try:
             await self.on_start()
             while True:
+                handled = 0
                 while self._mailbox:
                     await self.receive(self._mailbox.popleft())
+                    handled += 1
+                    if handled % MESSAGES_PER_TURN == 0:
+                        await asyncio.sleep(0)
                 self._waiting = asyncio.get_running_loop().create_future()
                 await self._waiting
         finally:

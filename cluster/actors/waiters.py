@@ -31,8 +31,9 @@ class Waiters:
             return False
         finally:
             waiting.discard(future)
-            if not waiting:
-                self._waiting.pop(job_id, None)
+            # Others may wait for the job's next life by now: theirs is another set.
+            if not waiting and self._waiting.get(job_id) is waiting:
+                del self._waiting[job_id]
         return True
 
     def _on_effects(self, effects: Effects, index: int) -> None:
