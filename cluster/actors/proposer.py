@@ -111,11 +111,15 @@ class Proposer:
         self, futures: list[asyncio.Future[Result]], outcome: Outcome, results: object
     ) -> None:
         if outcome is Outcome.APPLIED:
-            assert isinstance(results, list)
-            for future, result in zip(futures, results, strict=True):
+            answers = results if isinstance(results, list) else []
+            if len(answers) != len(futures):
+                # The entry did not decode (or consensus broke its word): it changed nothing.
+                answers = [Rejected.UNDECODABLE] * len(futures)
+            for future, result in zip(futures, answers, strict=True):
                 if not future.done():
                     if result is Rejected.STALE_EPOCH:
                         future.set_exception(NotLeader(self._raft.leader_http))
+                        future.exception()
                     else:
                         future.set_result(result)
             return
