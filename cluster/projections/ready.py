@@ -53,6 +53,12 @@ class Lane:
                 return (priority, first.run_at_ms, first.id), jobs
         return None
 
+    def trim(self, priority: int) -> None:
+        """Drop stale entries at the head of one level."""
+        jobs = self.level(priority)
+        while jobs and jobs[0].state != READY:
+            jobs.popleft()
+
     def __len__(self) -> int:
         return sum(len(jobs) for _, jobs in self.levels)
 
@@ -76,7 +82,9 @@ class ReadyQueues:
         if effects.jobs_ready:
             self._add(effects.jobs_ready)
         for _, jobs in effects.jobs_assigned:
-            self._trim(jobs[0])
+            self._trim(jobs)
+        if effects.jobs_withdrawn:
+            self._trim(effects.jobs_withdrawn)
 
     def _add(self, jobs: Iterable[Job]) -> None:
         last_kind, level = None, deque[Job]()
@@ -94,11 +102,16 @@ class ReadyQueues:
             self.version += 1
         return lane
 
-    def _trim(self, job: Job) -> None:
+    def _trim(self, jobs: Iterable[Job]) -> None:
         """Followers take nothing, so what the leader assigned is dropped here, at the head."""
-        lane = self._lanes.get(job.kind.lane)
-        if lane is not None:
-            lane.head()
+        last_kind = None
+        for job in jobs:
+            kind = job.kind
+            if kind is not last_kind:
+                last_kind = kind
+                lane = self._lanes.get(kind.lane)
+                if lane is not None:
+                    lane.trim(kind.spec.priority)
 
     def lanes_of(self, queues: Sequence[str], tasks: Sequence[str]) -> list[Lane]:
         """The lanes that a worker with these offers can serve; `*` offers any queue."""
