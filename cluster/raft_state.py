@@ -45,7 +45,7 @@ class RaftState:
         """`make_consensus(config, machine, on_role)`: simulation puts its own in."""
         self.state = State()
         self.node_id = config.node_id
-        self.applied_index = 0
+        self._applied_index = 0
         self.is_leader = False
         self.epoch = 0
         self.undecodable_total = 0
@@ -86,13 +86,13 @@ class RaftState:
         except msgspec.MsgspecError:
             log.critical("log entry %d is not a batch; refused on every node", index)
             self.undecodable_total += 1
-            self.applied_index = index
+            self._applied_index = index
             return [Rejected.UNDECODABLE]
         bugs_before = self.state.totals.rejected_internal
         results, effects = apply(self.state, batch)
         if self.state.totals.rejected_internal != bugs_before:
             log.critical("a reducer raised at log index %d: this is a bug, please report", index)
-        self.applied_index = index
+        self._applied_index = index
         self._tell(effects, index)
         return results
 
@@ -180,6 +180,11 @@ class RaftState:
             if peer.id == leader_id and "http" in peer.meta:
                 return f"http://{peer.meta['http']}"
         return None
+
+    @property
+    def applied_index(self) -> int:
+        """The newest entry in `state`; one that came with a snapshot counts."""
+        return max(self._applied_index, self.consensus.applied_index)
 
     @property
     def commit_index(self) -> int:
