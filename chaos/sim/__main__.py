@@ -1,4 +1,4 @@
-"""`python -m chaos.sim --seeds 200 --minutes 2`: run seeds, name those that fail and how to replay."""
+"""`python -m chaos.sim --seeds 200 --minutes 2`: which seeds fail, and how to replay."""
 
 from __future__ import annotations
 

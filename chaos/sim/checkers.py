@@ -1,12 +1,13 @@
 """What must be true, one class for each; each sees every log entry once, in order.
 
-A checker keeps a model of its own, far simpler than the machine, and is told of each entry's effects
-by whichever node applies that entry first.
+A checker keeps a model of its own, far simpler than the machine, and is told of each entry's
+effects by whichever node applies that entry first.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 from cluster.machine import invariants, lifecycle
@@ -122,7 +123,9 @@ class Cancellations:
     def at_end(self) -> None:
         for job_id in self._world.acked_cancels:
             if self._status.get(job_id) != lifecycle.CANCELLED:
-                self._world.fail(f"job {job_id}: cancelled for a client, {self._status.get(job_id)}")
+                self._world.fail(
+                    f"job {job_id}: cancelled for a client, {self._status.get(job_id)}"
+                )
 
 
 class NotEarly:
@@ -170,7 +173,7 @@ class Schedules:
                 continue
             if fired[:1] != [first_ms]:
                 self._world.fail(f"{schedule_id} fired first at {fired[:1]}, not at {first_ms}")
-            for before, after in zip(fired, fired[1:], strict=False):
+            for before, after in pairwise(fired):
                 expected, _ = next_occurrence(cron, every_ms, before, before, 0)
                 if after != expected:
                     self._world.fail(f"{schedule_id}: {after} after {before}, not {expected}")

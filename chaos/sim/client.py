@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cluster.actors.services import NotLeader, OutcomeUnknown, Overloaded
@@ -77,7 +78,7 @@ class SimClient:
         while True:
             node = self._leader()
             try:
-                return await self._call(node, lambda: propose(node, command))
+                return await self._call(node, partial(propose, node, command))
             except (NotLeader, OutcomeUnknown, Overloaded, Unanswered):
                 await asyncio.sleep(self.world.rng.uniform(0.02, 0.3))
 

@@ -197,4 +197,3 @@ def unsettled_outcome(rng: Random, proposal: Proposal) -> Outcome:
     """How a deposed leader ends a proposal: refused only if it provably is in no log."""
     provable = not proposal.index and not proposal.survived and not proposal.reachable
     return Outcome.REFUSED if provable and rng.random() < 0.5 else Outcome.UNKNOWN
-

@@ -84,9 +84,7 @@ class Connection:
     def reset(self) -> None:
         """The connection breaks and both ends are told, at different times."""
         loop, rng = self._world.loop, self._world.rng
-        loop.call_later(
-            rng.uniform(0.0, 0.05), self.close_node_end, context=self.node.context
-        )
+        loop.call_later(rng.uniform(0.0, 0.05), self.close_node_end, context=self.node.context)
         loop.call_later(rng.uniform(0.0, 0.05), self.close_worker_end)
 
     def node_died(self) -> None:
@@ -105,7 +103,7 @@ class Connection:
             if self.worker_id:
                 self.node.desk.disconnected(self.worker_id, self)
 
-    # -- the node's end: Sink ----------------------------------------------------------------------
+    # -- the node's end: Sink ------------------------------------------------------------------------
 
     def send_jobs(self, jobs: list[Assignment]) -> None:
         self._to_worker(("jobs", jobs))

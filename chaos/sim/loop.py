@@ -28,9 +28,7 @@ class _JumpingSelector(selectors.SelectSelector):
         self.now_s = 0.0
         self._turns = 0
 
-    def select(
-        self, timeout: float | None = None
-    ) -> list[tuple[selectors.SelectorKey, selectors._EventMask]]:
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise StuckError("deadlock: no task can run and no timer is set")
         if timeout > 0:

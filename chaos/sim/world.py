@@ -253,9 +253,7 @@ class World:
         queues, tasks = OFFERS[0]
         if not any((w.spec.queues, w.spec.tasks) == (queues, tasks) for w in self.workers):
             self._names.append("steward")
-            self.workers.append(
-                SimWorker(self, "steward", WorkerSpec("steward", 8, queues, tasks))
-            )
+            self.workers.append(SimWorker(self, "steward", WorkerSpec("steward", 8, queues, tasks)))
 
     async def _settle(self, ignored: tuple[str, ...]) -> None:
         deadline_s = self.loop.time() + SETTLE_S
@@ -320,9 +318,7 @@ def run_seed(
     return report
 
 
-def _owned_task(
-    loop: asyncio.AbstractEventLoop, work: Any, **options: Any
-) -> asyncio.Task[Any]:
+def _owned_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
     """Tasks that a node starts are the node's, so that a crash ends them."""
     task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **options)
     context = options.get("context")
