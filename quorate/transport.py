@@ -30,7 +30,9 @@ BACKOFF_MAX_SECONDS = 1.0
 CONNECT_TIMEOUT_SECONDS = 3.0
 ATTEMPT_TIMEOUT_SECONDS = 10.0
 # Refused before anything was written to the log, so any request may be repeated.
-NOT_APPLIED_CODES = frozenset({"no_quorum", "not_leader", "overloaded", "draining"})
+NOT_APPLIED_CODES = frozenset(
+    {"no_quorum", "not_leader", "overloaded", "not_ready", "history_unavailable"}
+)
 
 _decode_json = msgspec.json.Decoder().decode
 

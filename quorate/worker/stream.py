@@ -24,7 +24,7 @@ BACKOFF_FIRST_SECONDS = 0.05
 BACKOFF_MAX_SECONDS = 2.0
 LEAVE_SECONDS = 3.0
 FRAME_BYTES_MAX = 64 * 1024 * 1024
-TRANSIENT_ERRORS = frozenset({"not_leader", "no_quorum", "overloaded", "draining", "lagging"})
+TRANSIENT_ERRORS = frozenset({"try_again", "not_leader", "no_quorum", "overloaded", "draining"})
 
 
 class StreamLink:
@@ -206,7 +206,7 @@ class StreamLink:
     def _refused(self, frame: frames.Error) -> None:
         """LinkLost if another try can help, WorkerRefused if not."""
         identity = self._desk.identity
-        if frame.code in TRANSIENT_ERRORS:
+        if self._registered or frame.code in TRANSIENT_ERRORS:
             raise LinkLost(f"{frame.code}: {frame.message}")
         if identity.worker_id is not None:  # known once, perhaps forgotten: start afresh
             identity.worker_id = None
