@@ -62,6 +62,7 @@ class SimClient:
         if not node.alive or not world.reachable(node):
             raise Unanswered
         task = node.spawn(work())
+        task.add_done_callback(_look_at)  # also when nobody waits for it any more
         done, _ = await asyncio.wait([task], timeout=CALL_TIMEOUT_S)
         if not done or task.cancelled():
             raise Unanswered
@@ -181,6 +182,11 @@ class SimClient:
         result = await self.insist(DeleteSchedule(schedule_id))
         if not isinstance(result, Done) and result is not Rejected.UNKNOWN_SCHEDULE:
             self.world.fail(f"deleting {schedule_id} was answered {result!r}")
+
+
+def _look_at(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 async def propose(node: SimNode, command: Command) -> Result:

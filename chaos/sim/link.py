@@ -103,7 +103,7 @@ class Connection:
             if self.worker_id:
                 self.node.desk.disconnected(self.worker_id, self)
 
-    # -- the node's end: Sink ------------------------------------------------------------------------
+    # -- the node's end: Sink ----------------------------------------------------------------------
 
     def send_jobs(self, jobs: list[Assignment]) -> None:
         self._to_worker(("jobs", jobs))
@@ -118,7 +118,7 @@ class Connection:
         self._to_worker(("moved", leader_http))
         self._world.loop.call_soon(self.close_node_end)
 
-    # -- the node's end: what the edge does ----------------------------------------------------------
+    # -- the node's end: what the edge does --------------------------------------------------------
 
     def _serve(self, frame: Frame) -> None:
         desk = self.node.desk

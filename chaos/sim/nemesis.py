@@ -148,7 +148,11 @@ class Nemesis:
         delta_ms = rng.choice((-HOUR_MS, HOUR_MS, -700, 700, -5_000, 5_000))
         node.clock.jump(delta_ms)
         self.world.trace(f"clock of {node.id} jumps {delta_ms}")
-        self._later(1.0, 15.0, lambda: node.clock.set_offset(0))
+        self._later(1.0, 15.0, lambda: self._right_clock(node))
+
+    def _right_clock(self, node: SimNode) -> None:
+        if not self.stopped:
+            node.clock.set_offset(0)
 
     # -- workers ---------------------------------------------------------------------------------
 
