@@ -1,7 +1,7 @@
 """Writes snapshots of the applied state without stopping the node: a forked child encodes it.
 
-The child sees the state frozen at the fork, writes, syncs and exits; only then does the parent name
-the file, wait for the machine's own history to be safe and let go of the log behind it.
+The child sees the state frozen at the fork, writes, syncs and exits; only then does the parent wait
+for the machine's own history to be safe, name the file and let go of the log behind it.
 """
 
 from __future__ import annotations
@@ -118,10 +118,11 @@ class Snapshotter:
         core.journal.grown_bytes = 0
         temporary = self._folder / TAKING
         await self._encode_in_child(temporary, index, term)
+        # Before it gets its name: a restart begins at the newest snapshot and replays nothing older.
+        await self._machine.before_truncate(index)
         snapshot = await asyncio.to_thread(publish, temporary, self._folder, index, term)
         core.counters.snapshots_taken += 1
         self.remember(snapshot)
-        await self._machine.before_truncate(index)
         if not self._closing and not core.halted:
             self._compact()
         return index
