@@ -39,8 +39,8 @@ from cluster.machine.views import WorkerView
 routes = Routes("workers")
 
 STALE = ("unknown_job", "stale_attempt")
-# One message may be as long as the log of an attempt.
-ERROR_CHARACTERS_MAX = 10_000
+# What is ready is assigned through the log; a poll that would not wait for that never gets a job.
+POLL_SECONDS_MIN = 0.1
 
 
 def unknown_worker(worker_id: int) -> ProblemError:
@@ -184,7 +184,8 @@ def assignment_answer(job: Assignment) -> AssignmentAnswer:
 async def poll(call: Call[PollRequest, Query]) -> PollAnswer:
     worker_id = parse_worker_id(call.path("worker_id"))
     try:
-        jobs = await call.services.polls.poll(worker_id, call.body.max, call.body.wait)
+        wait_s = max(call.body.wait, POLL_SECONDS_MIN)
+        jobs = await call.services.polls.poll(worker_id, call.body.max, wait_s)
     except KeyError:
         raise unknown_worker(worker_id) from None
     return PollAnswer([assignment_answer(job) for job in jobs])
