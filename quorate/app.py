@@ -57,6 +57,14 @@ class Scheduler:
         self._thread: LoopThread | None = None
         self._sync_client: Client | None = None
 
+    def use_nodes(self, nodes: str | Sequence[str]) -> None:
+        """Points the application at another cluster; for whoever loads it, before its first call.
+
+        `quorate worker --nodes` does this, so that jobs which submit jobs reach the same cluster.
+        """
+        self.nodes = node_list(nodes)
+        self.client = Client(self.nodes, retry_seconds=self._retry_seconds)
+
     def task(
         self,
         name: str | None = None,
@@ -146,9 +154,10 @@ class Scheduler:
             )
         )
 
-    async def sync_schedules(self) -> list[ScheduleView]:
+    async def sync_schedules(self, client: Client | None = None) -> list[ScheduleView]:
         """Brings the declared schedules to the cluster; safe to call any number of times."""
-        return [await self.client.schedules.ensure(spec) for spec in self.schedules]
+        schedules = (client or self.client).schedules
+        return [await schedules.ensure(spec) for spec in self.schedules]
 
     async def submit(
         self, name: str, payload: Any = None, **options: Unpack[SubmitOptions]

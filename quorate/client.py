@@ -104,7 +104,7 @@ class Jobs:
         self, job_id: str, *, payload: Any = None, **changes: Unpack[SubmitOptions]
     ) -> JobView:
         """A new job like this one, optionally changed."""
-        return await self._act(job_id, "clone", _changes(payload, changes))
+        return await self._act(job_id, "clone", _changes(payload, changes), replayable=True)
 
     async def _act(self, job_id: str, verb: str, body: Any, *, replayable: bool = False) -> JobView:
         response = await self._transport.request(

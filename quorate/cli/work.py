@@ -60,12 +60,15 @@ def run(args: argparse.Namespace) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     app = load_app(args.app) if args.app else None
+    nodes = getattr(args, "nodes", None)
+    if app is not None and nodes:
+        app.use_nodes(nodes)
 
     async def main() -> None:
         try:
             worker = Worker(
                 app,
-                nodes=getattr(args, "nodes", None),
+                nodes=nodes,
                 slots=args.slots,
                 queues=[part.strip() for part in args.queues.split(",")] if args.queues else None,
                 name=args.name,

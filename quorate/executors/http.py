@@ -74,11 +74,15 @@ class Http(Executor):
         headers.update(asked.headers)
         try:
             async with self._tools.session().request(
-                asked.method.upper(), asked.url, data=data, headers=headers
+                asked.method.upper(),
+                asked.url,
+                data=data,
+                headers=headers,
+                allow_redirects=asked.expect_status is None,  # else a 3xx may be what is expected
             ) as answer:
                 body = await _read_some(answer)
                 status, kind = answer.status, answer.content_type
-        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError) as error:
             raise HttpRefused(f"cannot request {asked.url!r}: {error}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise HttpFailed(

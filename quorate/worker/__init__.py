@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from ..client import Client
 from ..durations import Duration, to_seconds
 from ..errors import QuorateError
 from ..executors import Tools, executors_for
@@ -167,7 +168,8 @@ class Worker:
         if self.app is None or not self.app.schedules:
             return
         try:
-            await self.app.sync_schedules()
+            async with Client(self.nodes) as client:  # the app may know another cluster
+                await self.app.sync_schedules(client)
         except QuorateError as error:
             logger.error("the declared schedules could not be stored: %s", error)
 

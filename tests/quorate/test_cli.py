@@ -175,3 +175,26 @@ async def test_dev_names_the_port_that_is_taken(fake: FakeCluster) -> None:
     ended = await run(None, "dev", "--http-base", taken, "--raft-base", str(free_port()))
     assert ended.code == 2
     assert f"port {taken} is not free" in ended.err
+
+
+async def test_the_worker_points_the_application_at_its_own_nodes(
+    fake: FakeCluster, tmp_path: Path
+) -> None:
+    """The app names other nodes; schedules and jobs submitted by jobs must not go there."""
+    app_file(
+        tmp_path,
+        "app.use_nodes('http://127.0.0.1:1')\n"
+        "@app.every(60, id='often')\n@app.task()\nasync def parent() -> None:\n"
+        "    await app.submit('simulate', queue='children')\n",
+    )
+    parent = fake.add("parent")
+    process = await start(
+        None,
+        *("worker", "jobs_app:app", "--nodes", ",".join(fake.urls)),
+        PYTHONPATH=f"{ROOT}:{tmp_path}",
+    )
+    await fake.until(lambda: fake.status(parent) == "completed" and fake.schedules)
+    process.terminate()
+    await process.communicate()
+    assert [job["name"] for job in fake.jobs.values()] == ["parent", "simulate"]
+    assert list(fake.schedules) == ["often"]

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from fake_cluster import FakeCluster, StartWorker, pack, unpack
 
-from quorate import Scheduler, Worker, WorkerRefused
+from quorate import QuorateError, Scheduler, Worker, WorkerRefused
 from quorate.worker import frames
 from quorate.worker.outbox import FRAME_BYTES_MAX, Outbox
 
@@ -128,3 +128,21 @@ async def test_a_worker_waits_for_a_cluster_that_is_not_there_yet(
         async with asyncio.timeout(10):
             await worker.registered.wait()
     assert fake.workers == {}
+
+
+async def test_leaving_with_results_that_nobody_took_is_an_error(
+    fake: FakeCluster, app: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quorate.worker.DELIVER_SECONDS", 0.2)
+    monkeypatch.setattr("quorate.worker.stream.LEAVE_SECONDS", 0.2)
+    worker = Worker(app, nodes=fake.urls)
+    task = asyncio.ensure_future(worker.run())
+    await worker.registered.wait()
+    fake.acking = False
+    await app.submit("simulate")
+    link = fake.workers["w1"]
+    await fake.until(lambda: [frame for frame in link.frames if frame[0] == "done"])
+    worker.stop()
+    with pytest.raises(QuorateError, match="1 results could not be delivered"):
+        async with asyncio.timeout(5):
+            await task
