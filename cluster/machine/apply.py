@@ -71,13 +71,21 @@ def refuse_unreadable(state: State, command: Unreadable, effects: Effects) -> Re
 
 def _roll_digest(state: State, results: list[Result]) -> None:
     """Fold in the results and the counters that every kind of change moves."""
-    totals = state.totals
+    tables, totals = state.tables, state.totals
     digest = zlib.crc32(_encode(results), state.digest)
     counters = (
         state.now_ms,
         state.epoch,
         state.next_job_id,
-        len(state.tables.jobs),
+        state.next_worker_id,
+        state.next_schedule_id,
+        len(tables.jobs),
+        len(tables.dead),
+        len(tables.specs),
+        len(tables.workers),
+        len(tables.schedules),
+        len(tables.requests),
+        len(tables.uniques),
         totals.completed,
         totals.failed,
         totals.cancelled,
