@@ -50,7 +50,10 @@ class Connection:
     # -- transport -------------------------------------------------------------------------------
 
     def _is_cut(self) -> bool:
-        return self._silent or self.node.id in self._world.unreachable
+        """A stream that has lost a frame is dead for good: nothing after it can arrive."""
+        if self.node.id in self._world.unreachable:
+            self._silent = True
+        return self._silent
 
     def from_worker(self, frame: Frame) -> None:
         """The worker sends."""
