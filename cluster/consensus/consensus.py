@@ -149,6 +149,7 @@ class Consensus:
         self._snapshotter = Snapshotter(
             core, self._machine, folder.snapshots, cluster_id, self._disk
         )
+        installer.on_installed = self._snapshotter.remember
         if snapshot is not None:
             self._snapshotter.remember(snapshot)
 

@@ -17,7 +17,7 @@ from .counters import Counters
 from .disk import Batch
 from .election import Election
 from .engine import Engine
-from .guards import Guards, majority
+from .guards import Guards
 from .install import Installer
 from .interface import (
     ConsensusConfig,
@@ -169,9 +169,6 @@ class Core:
     def is_leader_ready(self) -> bool:
         engine = self.engine
         return engine.is_leader() and engine.applied_index() >= engine.noop_index()
-
-    def quorum(self) -> int:
-        return majority(len(self.config.peers) + 1)
 
     def _appliable(self) -> int:
         """A lone node commits only what its own disk holds (A9)."""

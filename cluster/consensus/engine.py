@@ -8,7 +8,6 @@ exist. This file decides nothing: every override forwards to `Hooks`.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 from pysyncobj.config import SyncObjConf
@@ -244,7 +243,3 @@ class Engine(SyncObj):  # type: ignore[misc]
 
     def _applyCommand(self, command: bytes, callback: object, commandType: object = None) -> None:
         raise FatalError("commands enter through the proposals only")
-
-
-def other_members(config: ConsensusConfig) -> Sequence[str]:
-    return sorted(config.peers)

@@ -16,6 +16,7 @@ import msgspec
 
 from .interface import ConsensusStartError
 from .recovery import sync_folder
+from .snapfile import TEMPORARY
 
 FORMAT = 1
 IDENTITY_FILE = "identity.json"
@@ -85,6 +86,8 @@ class DataFolder:
         """Makes a first start durable; called once everything else was found good."""
         self.journal.mkdir(mode=0o700, exist_ok=True)
         self.snapshots.mkdir(mode=0o700, exist_ok=True)
+        for unfinished in self.snapshots.glob(f"*{TEMPORARY}"):
+            unfinished.unlink()  # a writer that outlived its node goes on into nothing
         path = self.root / IDENTITY_FILE
         if path.exists():
             return

@@ -1,12 +1,14 @@
 """Installs a snapshot from the leader, and aligns log and snapshots when a node starts.
 
 A snapshot at or below the commit index is answered, never installed (A5); a log that already holds
-the snapshot's last entry keeps what follows it (Raft 7); any other log is replaced as a whole.
+the snapshot's last entry keeps what follows it (Raft 7); any other log is replaced as a whole. The
+machine's `before_truncate` is not asked here: entries that were skipped never passed through it.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from .acceptor import Acceptor
@@ -33,7 +35,7 @@ class Installer:
         self._receiver = receiver
         self._cluster_id = cluster_id
         self._last: tuple[int, int] = (0, 0)  # term and seq of the latest chunk
-        self.newest_index = 0
+        self.on_installed: Callable[[SnapshotFile], None] = lambda snapshot: None
 
     def on_chunk(self, peer: str, chunk: SnapshotChunk, data: bytes) -> None:
         """Every chunk is answered, so the leader knows that this node is alive (C4)."""
@@ -62,7 +64,7 @@ class Installer:
             journal.reset(snapshot.index, snapshot.term)
         engine.set_applied_index(snapshot.index)
         engine.set_commit_index(max(engine.commit_index(), snapshot.index))
-        self.newest_index = snapshot.index
+        self.on_installed(snapshot)
         acceptor.counters.snapshots_installed += 1
         logger.info("installed snapshot %d from %s", snapshot.index, peer)
         self._acknowledge(peer, snapshot.index)

@@ -25,6 +25,7 @@ TRAILER = struct.Struct("<IIQQI")  # the end mark, chunks crc, chunk count, cont
 END = 0xFFFFFFFF
 CHUNK_BYTES_MAX = 1 << 30
 KEEP = 2
+TEMPORARY = ".tmp"
 NAME = re.compile(r"snap-(\d{20})-(\d{20})\.snap")
 
 

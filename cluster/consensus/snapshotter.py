@@ -19,11 +19,17 @@ from .core import Core
 from .disk import Disk
 from .interface import ReplicatedMachine, SnapshotError
 from .pin import now
-from .snapfile import SnapshotFile, list_snapshots, publish, write_content
+from .snapfile import (
+    TEMPORARY,
+    SnapshotFile,
+    list_snapshots,
+    publish,
+    validate,
+    write_content,
+)
 
 logger = logging.getLogger("quorate.consensus.snapshotter")
 
-TAKING = "taking.tmp"
 RETRY_AFTER_S = 10.0
 LEADER_SHARE = 1.5  # the leader waits longer, so that followers snapshot first and not all at once
 LOG_BYTES_FACTOR = 4  # a transfer may hold back the trimming of the log up to so many limits
@@ -48,6 +54,8 @@ class Snapshotter:
         self.newest: SnapshotFile | None = None
 
     def remember(self, snapshot: SnapshotFile) -> None:
+        if self.newest is not None and self.newest.index > snapshot.index:
+            return  # a newer one was installed while this one was written
         self.newest = snapshot
         with contextlib.suppress(OSError):
             self._newest_bytes = snapshot.path.stat().st_size
@@ -116,11 +124,11 @@ class Snapshotter:
         if term is None:
             raise SnapshotError(f"entry {index} is not in the log")
         core.journal.grown_bytes = 0
-        temporary = self._folder / TAKING
+        temporary = self._folder / f"taking-{os.getpid()}{TEMPORARY}"
         await self._encode_in_child(temporary, index, term)
-        # Before it gets its name: a restart begins at the newest snapshot and replays nothing older.
+        # Before it gets its name: a restart begins at the newest snapshot, replaying nothing older.
         await self._machine.before_truncate(index)
-        snapshot = await asyncio.to_thread(publish, temporary, self._folder, index, term)
+        snapshot = await asyncio.to_thread(self._publish, temporary, index, term)
         core.counters.snapshots_taken += 1
         self.remember(snapshot)
         if not self._closing and not core.halted:
@@ -158,6 +166,11 @@ class Snapshotter:
             )
             file.flush()
             os.fsync(file.fileno())
+
+    def _publish(self, temporary: Path, index: int, term: int) -> SnapshotFile:
+        """Reads the file back before the log behind it is given up."""
+        validate(temporary, self._cluster_id, index, term)
+        return publish(temporary, self._folder, index, term)
 
     def _compact(self) -> None:
         """Keeps a tail in memory for slow followers, and on disk what the older snapshot needs."""

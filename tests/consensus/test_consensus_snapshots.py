@@ -96,6 +96,7 @@ async def test_a_follower_behind_the_log_gets_the_snapshot(tmp_path: Path) -> No
         await cluster.commit(*entries(205, 5))
         assert await cluster.all_equal() == entries(0, 210)
         assert node.consensus.status()["snapshots_installed"] == 1
+        assert node.consensus.status()["snapshot_index"] == snapshots_of(node)[0]
         assert node.machine.restored == 1
         await node.consensus.stop()
         node = await cluster.restart(cluster.nodes.index(node))
@@ -173,22 +174,39 @@ async def test_a_crash_between_snapshot_and_log_loses_nothing(tmp_path: Path) ->
     async with running(tmp_path, 1, **SMALL) as cluster:
         node = await cluster.leader()
         await cluster.commit(*entries(0, 30))
-        gate = asyncio.Event()
+        snapshotter = node.consensus._snapshotter
+        assert snapshotter is not None
+        snapshotter._compact = lambda: None  # type: ignore[method-assign]
+        await node.consensus.snapshot_now()
+        await cluster.commit(*entries(30, 20))
+        node.consensus.abort()
+        node = await cluster.restart(0)
+        await until(lambda: node.machine.entries == entries(0, 50))
+        assert node.machine.restored == 1
+
+
+async def test_no_snapshot_counts_before_the_machine_is_ready_for_it(tmp_path: Path) -> None:
+    """A crash while the machine saves its history: everything is replayed from the log."""
+    async with running(tmp_path, 1, **SMALL) as cluster:
+        node = await cluster.leader()
+        await cluster.commit(*entries(0, 30))
+        reached = asyncio.Event()
 
         async def hang(index: int) -> None:
-            gate.set()
+            reached.set()
             await asyncio.Event().wait()
 
         node.machine.before_truncate = hang  # type: ignore[method-assign]
         task = asyncio.ensure_future(node.consensus.snapshot_now())
-        await gate.wait()
-        await cluster.commit(*entries(30, 20))
+        await reached.wait()
+        assert snapshots_of(node) == []
         node.consensus.abort()
-        task.cancel()
-        for other in asyncio.all_tasks() - {asyncio.current_task()}:
-            other.cancel()
+        with pytest.raises(SnapshotError, match="stopping"):
+            await task
         node = await cluster.restart(0)
-        await until(lambda: node.machine.entries == entries(0, 50))
+        await until(lambda: node.machine.entries == entries(0, 30))
+        assert node.machine.restored == 0
+        assert list(node.config.data_dir.rglob("*.tmp")) == []
 
 
 async def test_proposals_go_on_while_a_snapshot_is_written(tmp_path: Path) -> None:
