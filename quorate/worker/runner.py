@@ -44,6 +44,7 @@ class Running:
         "interrupted",
         "key",
         "settled",
+        "started",
         "stop_reason",
         "stop_since",
         "task",
@@ -57,6 +58,7 @@ class Running:
         self.timeout_ms = timeout_ms
         self.stop_reason: str | None = None
         self.stop_since = 0.0
+        self.started = False
         self.interrupted = False
         self.settled = False  # its result was given already, though it still takes the slot
         self.task: asyncio.Task[None] | None = None
@@ -125,10 +127,13 @@ class Runner:
     # -- running -------------------------------------------------------------------------------
 
     async def _run(self, run: Running, payload: bytes) -> None:
+        run.started = True
         CURRENT.set(run.context)
         output: bytes | None = None
         error: BaseException | None = None
         try:
+            if run.stop_reason is not None:  # told to stop before the first step
+                raise asyncio.CancelledError
             value = await run.executor.start(payload, run.context)
             if value is not None:
                 output = _encoded(value)
@@ -166,7 +171,7 @@ class Runner:
             error_type = "cancelled"  # by itself: nobody asked this job to stop
         if not isinstance(error, PayloadInvalid):
             run.context.keep_log(_short_traceback(error))
-        message = str(error) or error_type
+        message = _text(error) or error_type
         self._outbox.failed(
             run.key,
             error_type,
@@ -223,8 +228,11 @@ class Runner:
             self._interrupt(run)
 
     def _interrupt(self, run: Running) -> None:
-        """Cancels the task, once: a second cancellation would cut its cleaning up short."""
-        if run.task is not None and not run.interrupted:
+        """Cancels the task, once: a second cancellation would cut its cleaning up short.
+
+        Not before its first step: a coroutine that is cancelled then never runs at all, so it
+        could not free its slot."""
+        if run.task is not None and run.started and not run.interrupted:
             run.interrupted = True
             run.task.cancel()
 
@@ -326,6 +334,13 @@ def _encoded(value: object) -> bytes:
             f"the result has {len(output)} bytes of JSON; at most {OUTPUT_BYTES_MAX} are kept"
         )
     return output
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # a class of the user's whose __str__ fails
+        return f"{type(error).__name__} (its text cannot be made: {broken!r})"
 
 
 def _short_traceback(error: BaseException) -> str:

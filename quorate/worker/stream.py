@@ -123,12 +123,14 @@ class StreamLink:
     async def _serve(self, url: str) -> None:
         assert self._session is not None
         try:
-            socket = await self._session.ws_connect(
-                f"{url}/v1/workers/stream",
-                protocols=(frames.SUBPROTOCOL,),
-                max_msg_size=FRAME_BYTES_MAX,
-                timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
-            )
+            # A paused or unreachable node must not hold us: another one leads by now.
+            async with asyncio.timeout(CONNECT_SECONDS):
+                socket = await self._session.ws_connect(
+                    f"{url}/v1/workers/stream",
+                    protocols=(frames.SUBPROTOCOL,),
+                    max_msg_size=FRAME_BYTES_MAX,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
+                )
         except aiohttp.WSServerHandshakeError as error:
             self._learn(error)
             raise LinkLost(f"{url} does not lead ({error.status})") from error

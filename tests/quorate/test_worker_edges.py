@@ -8,9 +8,13 @@ import time
 from contextvars import ContextVar
 
 import pytest
-from fake_cluster import FakeCluster, StartWorker, finished
+from fake_cluster import FakeCluster, StartWorker, finished, unpack
 
 from quorate import Scheduler
+from quorate.executors import Tools, executors_for
+from quorate.worker.frames import Assignment
+from quorate.worker.outbox import Outbox
+from quorate.worker.runner import Runner
 
 
 async def test_a_thread_out_of_time_is_reported_at_once_but_keeps_its_slot(
@@ -104,3 +108,37 @@ async def test_a_result_that_is_no_json_is_final(
     job = await finished(fake, (await give.submit()).id)
     assert (job["status"], job["retryable"]) == ("failed", False)
     assert "cannot be written as JSON" in str(job["error_message"])
+
+
+async def test_a_stop_before_the_first_step_frees_the_slot(app: Scheduler) -> None:
+    ran = []
+
+    @app.task()
+    async def work() -> None:
+        ran.append(1)
+
+    outbox = Outbox()
+    runner = Runner(executors_for(app.tasks.values(), Tools(4)), outbox, 4)
+    runner.start([Assignment(1, 1, "work"), Assignment(2, 1, "work"), Assignment(3, 1, "work")])
+    runner.cancel([(1, 1)])  # in the same loop turn
+    runner.stop_accepting()
+    runner.release_all()
+    await runner.wait_idle()
+    assert ran == []
+    assert [unpack(frame) for frame in outbox.frames()] == [["released", 1, [[2, 1], [3, 1]], 0]]
+
+
+async def test_an_error_without_a_text_is_reported_all_the_same(
+    fake: FakeCluster, app: Scheduler, start_worker: StartWorker
+) -> None:
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("mute")
+
+    @app.task(max_retries=0)
+    async def fail() -> None:
+        raise MuteError
+
+    await start_worker(app)
+    job = await finished(fake, (await fail.submit()).id)
+    assert "its text cannot be made" in str(job["error_message"])
