@@ -142,7 +142,7 @@ class ScheduleAnswer(Struct):
     schedule_id: str
     id: str
     job_id: str
-    status: Literal["scheduled", "paused"]
+    status: Literal["pending", "paused"]
     schedule: str | None
     every_seconds: float | None
     timezone: Literal["UTC"]

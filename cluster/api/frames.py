@@ -16,8 +16,11 @@ from cluster.actors.services import Assignment, AttemptError
 SUBPROTOCOL = "quorate.msgpack.v1"
 LOG_CHARACTERS_MAX = 16_384
 MESSAGE_CHARACTERS_MAX = 10_000
+JobNumber = Annotated[int, Meta(ge=0, lt=1 << 63)]
+AttemptNumber = Annotated[int, Meta(ge=0, lt=1 << 31)]
 CreditCount = Annotated[int, Meta(ge=-100_000, le=100_000)]
-LABEL = Meta(min_length=1, max_length=128)
+LABEL_CHARACTERS_MAX = 128
+LABEL = Meta(min_length=1, max_length=LABEL_CHARACTERS_MAX)
 
 Attempt = tuple[int, int]
 
@@ -25,8 +28,8 @@ Attempt = tuple[int, int]
 class Held(Struct, array_like=True, gc=False):
     """One attempt that a worker has in hand."""
 
-    job_id: int
-    attempt: int
+    job_id: JobNumber
+    attempt: AttemptNumber
 
 
 class Offer(Struct):
@@ -52,8 +55,8 @@ class Credit(Struct, array_like=True, tag="credit", gc=False):
 
 
 class DoneItem(Struct, array_like=True, gc=False):
-    job_id: int
-    attempt: int
+    job_id: JobNumber
+    attempt: AttemptNumber
     output: bytes | None = None
     log: str | None = None
 
@@ -61,24 +64,56 @@ class DoneItem(Struct, array_like=True, gc=False):
 class Done(Struct, array_like=True, tag="done"):
     seq: int
     items: list[DoneItem]
-    credit: CreditCount = 0
+    credit: JobNumber = Annotated[int, Meta(ge=0, lt=1 << 63)]
+
+
+AttemptNumber = Annotated[int, Meta(ge=0, lt=1 << 31)]
+CreditCount = 0
+
+
+class FailedItem(Struct, array_like=True, gc=False):
+    job_id: JobNumber
+    attempt: AttemptNumber
+    error_type: str
+    error_message: str
+    retryable: bool = True
+    log: str | None = None
+
+    def error(self) -> AttemptError:
+        """The failure within the limits of what is kept."""
+        return AttemptError(
+            self.job_id,
+            self.attempt,
+            self.error_type[:LABEL_CHARACTERS_MAX],
+            self.error_message[:MESSAGE_CHARACTERS_MAX],
+            self.retryable,
+            cut_log(self.log),
+        )
 
 
 class Failed(Struct, array_like=True, tag="failed"):
     seq: int
-    items: list[AttemptError]
-    credit: CreditCount = 0
+    items: list[FailedItem]
+    credit: JobNumber = Annotated[int, Meta(ge=0, lt=1 << 63)]
+
+
+AttemptNumber = Annotated[int, Meta(ge=0, lt=1 << 31)]
+CreditCount = 0
 
 
 class Released(Struct, array_like=True, tag="released"):
     seq: int
     items: list[Held]
-    credit: CreditCount = 0
+    credit: JobNumber = Annotated[int, Meta(ge=0, lt=1 << 63)]
+
+
+AttemptNumber = Annotated[int, Meta(ge=0, lt=1 << 31)]
+CreditCount = 0
 
 
 class ProgressItem(Struct, array_like=True, gc=False):
-    job_id: int
-    attempt: int
+    job_id: JobNumber
+    attempt: AttemptNumber
     fraction: float | None = None
     message: str | None = None
 
@@ -88,8 +123,8 @@ class Progress(Struct, array_like=True, tag="progress"):
 
 
 class LogItem(Struct, array_like=True, gc=False):
-    job_id: int
-    attempt: int
+    job_id: JobNumber
+    attempt: AttemptNumber
     text: str
 
 
@@ -146,17 +181,6 @@ def _is_foreign(data: bytes) -> bool:
     if not isinstance(frame, list) or not frame or not isinstance(frame[0], str):
         return False
     return frame[0] not in KNOWN
-
-
-def bounded(error: AttemptError) -> AttemptError:
-    """The same failure within the limits of what is kept."""
-    log, message = error.log, error.error_message
-    if len(message) <= MESSAGE_CHARACTERS_MAX and (log is None or len(log) <= LOG_CHARACTERS_MAX):
-        return error
-    return AttemptError(
-        error.job_id, error.attempt, error.error_type, message[:MESSAGE_CHARACTERS_MAX],
-        error.retryable, cut_log(log),
-    )  # fmt: skip
 
 
 def cut_log(text: str | None) -> str | None:

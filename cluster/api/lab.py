@@ -136,7 +136,7 @@ def _recurring(view: ScheduleView) -> LabJob:
     return LabJob(
         job_id=view.id,
         job_type=parts.job_type,
-        status="paused" if view.paused else "scheduled",
+        status="paused" if view.paused else "pending",
         priority=view.spec.priority,
         attempt=0,
         max_retries=view.spec.max_retries,

@@ -121,7 +121,7 @@ def schedule_answer(view: ScheduleView) -> ScheduleAnswer:
         schedule_id=view.id,
         id=view.id,
         job_id=view.id,
-        status="paused" if view.paused else "scheduled",
+        status="paused" if view.paused else "pending",
         schedule=view.cron or None,
         every_seconds=seconds_or_none(view.every_ms),
         timezone="UTC",

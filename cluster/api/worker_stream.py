@@ -38,6 +38,8 @@ routes = Routes("workers")
 REGISTER_SECONDS = 10.0
 RESULTS_WAITING_MAX = 20_000  # items; beyond this the socket is not read
 RESULTS_MERGED_MAX = 5_000  # items in one command
+OVERLOAD_TRIES_MAX = 50
+OVERLOAD_PAUSE_SECONDS = 0.1
 OUTPUT_TOO_LARGE = "output_too_large"
 
 CONNECTIONS: web.AppKey[set[Any]] = web.AppKey("connections", set[Any])
@@ -233,6 +235,8 @@ class Connection:
                 self._results_changed.clear()
         except NotLeader as error:
             self.close_moved(error.leader_http)
+        except Overloaded as error:
+            self._outbox.close(frames.error("try_again", str(error)))
         except OutcomeUnknown:
             # Not acknowledged: the worker sends them again to whoever leads by then.
             self.close_moved(self.services.raft.leader_http)
@@ -253,12 +257,14 @@ class Connection:
         return taken
 
     async def _book_some(self, taken: list[Results]) -> None:
-        while True:
+        for tries_left in range(OVERLOAD_TRIES_MAX - 1, -1, -1):
             try:
                 refused = await self._commit(taken)
                 break
-            except Overloaded as overload:
-                await asyncio.sleep(overload.retry_after_s / 10)
+            except Overloaded:
+                if not tries_left:
+                    raise
+                await asyncio.sleep(OVERLOAD_PAUSE_SECONDS)
         stale = set(refused)
         for frame in taken:
             self._results_items -= len(frame.items)
@@ -278,7 +284,7 @@ class Connection:
                 case frames.Done():
                     done += frame.items
                 case frames.Failed():
-                    errors += map(frames.bounded, frame.items)
+                    errors += [item.error() for item in frame.items]
                 case frames.Released():
                     held += frame.items
         if done:

@@ -35,7 +35,10 @@ async def test_a_job_request_with_schedule_creates_one(api):
     answer = await api("POST", "/v1/jobs", {**CRON, "tags": ["x"], "max_retries": 1})
     assert answer.status == 201
     assert answer.json["job_id"] == answer.json["id"] == answer.json["schedule_id"] == "s1"
-    assert answer.json["next_run"] == "2026-11-18T11:10:00.000Z"
+    assert (answer.json["status"], answer.json["next_run"]) == (
+        "pending",
+        "2026-11-18T11:10:00.000Z",
+    )
     assert (answer.json["tags"], answer.json["max_retries"]) == (["x"], 1)
 
 

@@ -7,8 +7,11 @@ import pytest
 from api_fakes import serving, until
 
 from cluster.actors.services import Overloaded
+from cluster.api.app import TABLE
 from cluster.api.codec import pointer_of
+from cluster.api.errors import KINDS, REJECTED
 from cluster.consensus import Outcome
+from cluster.machine.results import Rejected
 
 T = {"name": "t"}
 
@@ -207,6 +210,13 @@ async def test_losing_leadership_during_a_request_is_no_quorum_when_nobody_leads
     answer = await request
     assert (answer.status, answer.code) == (503, "no_quorum")
     assert answer.headers["Retry-After"] == "1"
+
+
+def test_every_refusal_of_the_machine_has_a_problem():
+    assert set(REJECTED) == set(Rejected)
+    assert {code for code, _ in REJECTED.values()} <= set(KINDS)
+    documented = {code for row in TABLE for code in row.problems}
+    assert documented <= set(KINDS)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from aiohttp import WSMsgType
 from api_fakes import serving, until
 
+from cluster.actors.services import Overloaded
 from cluster.api import outbox, worker_stream
 from cluster.api.frames import SUBPROTOCOL, BadFrame, Done, decode
 from cluster.consensus import Outcome
@@ -218,7 +219,19 @@ async def test_a_bad_registration_is_told_and_closed(api, first):
         assert await link.next() is None
 
 
-@pytest.mark.parametrize("frame", [["done", "x", []], ["credit"], [["done"]], {}, ["register", {}]])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        ["done", "x", []],
+        ["done", 1, [[1 << 63, 1]]],
+        ["failed", 1, [[1, -1, "E", "m"]]],
+        ["credit"],
+        ["credit", 1 << 40],
+        [["done"]],
+        {},
+        ["register", {}],
+    ],
+)
 async def test_a_malformed_frame_is_told_and_closed(api, frame):
     async with linked(api) as link:
         await link.register()
@@ -316,6 +329,27 @@ async def test_too_many_results_stop_the_reading(api, node, monkeypatch):
         node.raft.release_held()
         for seq in range(10):
             assert await link.next() == ["ack", seq, [1000 + seq, 2000 + seq]]
+
+
+async def test_results_wait_while_the_leader_has_too_much_to_do(api, node, monkeypatch):
+    monkeypatch.setattr(worker_stream, "OVERLOAD_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(worker_stream, "OVERLOAD_TRIES_MAX", 3)
+    complete, calls = node.desk.complete, []
+
+    async def busy(*arguments):
+        calls.append(arguments)
+        if len(calls) in (1, 2) or len(calls) > 3:
+            raise Overloaded("busy")
+        return await complete(*arguments)
+
+    node.desk.complete = busy
+    async with linked(api) as link:
+        await link.register()
+        await link.send("done", 1, [[5, 1]])
+        assert await link.next() == ["ack", 1, [5]]
+        await link.send("done", 2, [[5, 1]])
+        assert await link.next() == ["error", "try_again", "busy"]
+        assert await link.next() is None
 
 
 async def test_a_stopping_node_sends_its_workers_on(tmp_path):
