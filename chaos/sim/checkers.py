@@ -17,11 +17,13 @@ from cluster.policy.planning import next_occurrence
 
 if TYPE_CHECKING:
     from chaos.sim.node import SimNode
+    from chaos.sim.worker import SimWorker
     from chaos.sim.world import World
     from cluster.machine.state import State
 
 INVARIANTS_EVERY = 200  # log entries
 LATE_MS = 2_000
+DISAGREEMENT_S = 4.0
 
 
 class Checker(Protocol):
@@ -286,6 +288,49 @@ class Liveness:
         if session.credit != worker.spec.slots:
             problems.append(f"{name} has {worker.spec.slots} slots but credit {session.credit}")
         return problems
+
+
+class Agreement:
+    """Leader and worker agree about what runs: what differs for long is lost or haunted.
+
+    `look` is called every second; only differences that last are wrong, as frames take time."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._since: dict[tuple[str, int, int], float] = {}
+
+    def on_entry(self, node: SimNode, effects: Effects, index: int) -> None:
+        return
+
+    def at_end(self) -> None:
+        return
+
+    def look(self) -> None:
+        leader, now_s = self._world.leader(), self._world.loop.time()
+        found: dict[tuple[str, int, int], float] = {}
+        if leader is not None:
+            for worker in self._world.workers:
+                for key in self._differences(leader, worker):
+                    since_s = self._since.get(key, now_s)
+                    found[key] = since_s
+                    if now_s - since_s > DISAGREEMENT_S:
+                        self._world.fail(f"{key[0]} and the leader disagree about {key[1:]}")
+        self._since = found
+
+    @staticmethod
+    def _differences(leader: SimNode, worker: SimWorker) -> list[tuple[str, int, int]]:
+        session = leader.desk.sessions.get(worker.worker_id)
+        connection = worker.connection
+        if session is None or connection is None or session.sink is not connection:
+            return []
+        if not connection.is_healthy or not worker.is_well:
+            return []
+        assigned = leader.desk.held(worker.worker_id)
+        lost = [
+            k for k in assigned.items() if k not in worker.running and k not in worker.results.held
+        ]
+        over = [k for k in worker.running if assigned.get(k[0]) != k[1]]
+        return [(worker.name, *key) for key in lost + over]
 
 
 class Histories:

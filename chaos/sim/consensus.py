@@ -22,6 +22,7 @@ PROPOSAL_TIMEOUT_S = 10.0
 EXPIRE_CHECK_S = 0.5
 TAIL_MAX = 20_000
 REFUSAL_PROBABILITY = 0.5
+LOST_ANSWER_PROBABILITY = 0.3
 
 Snapshot = tuple[int, list[bytes]]
 
@@ -100,8 +101,12 @@ class SimConsensus:
             self._later(0.0, self._call_back, callback, Outcome.REFUSED, "refused")
             return
         reachable = ledger.is_effective(self)
-        self.tail.append(Proposal(entry, callback, now_s, reachable))
+        proposal = Proposal(entry, callback, now_s, reachable)
+        self.tail.append(proposal)
         ledger.appended(self)
+        forgetting = now_s < ledger.forgetting_until_s
+        if forgetting and ledger.rng.random() < LOST_ANSWER_PROBABILITY:
+            self._later(0.0, self._end, proposal, Outcome.UNKNOWN, "the answer got lost")
         if self._expiry is None:
             self._expiry = ledger.loop.call_later(
                 EXPIRE_CHECK_S, self._expire, context=self.context

@@ -6,7 +6,7 @@ import asyncio
 
 from cluster.history import FinishedJob
 
-SYNC_S = 0.05
+SYNC_S = 0.3
 
 
 class SimHistory:

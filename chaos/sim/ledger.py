@@ -45,6 +45,7 @@ class Ledger:
         self.isolated: set[str] = set()
         self.stalled_until_s = 0.0  # nothing commits before
         self.refusing_until_s = 0.0  # leaders are full and refuse some proposals
+        self.forgetting_until_s = 0.0  # leaders lose the answers of some proposals
         self.slow: dict[str, float] = {}  # extra delay of commits to a member
         self.elections = 0
         self._commit_timer: asyncio.TimerHandle | None = None

@@ -80,6 +80,10 @@ class Connection:
         if self.worker_open:
             self._worker.receive(self, frame)
 
+    @property
+    def is_healthy(self) -> bool:
+        return self.node_open and self.worker_open and not self._is_cut()
+
     def cut(self) -> None:
         """From now on frames vanish and nobody is told: both ends have to notice the silence."""
         self._silent = True
@@ -109,6 +113,11 @@ class Connection:
     # -- the node's end: Sink ----------------------------------------------------------------------
 
     def send_jobs(self, jobs: list[Assignment]) -> None:
+        rows = self.node.raft.state.tables.jobs
+        for job in jobs:
+            row = rows.get(job.job_id)
+            if row is None or row.attempt != job.attempt or row.worker_id != self.worker_id:
+                self._world.fail(f"{self.node.id} pushes {(job.job_id, job.attempt)}: not assigned")
         self._to_worker(("jobs", jobs))
 
     def send_cancel(self, attempts: list[tuple[int, int]]) -> None:

@@ -28,8 +28,9 @@ class Nemesis:
             (6, self.isolate_leader),
             (3, self.isolate_follower),
             (2, self.transfer),
-            (2, self.stall_quorum),
+            (3, self.stall_quorum),
             (3, self.refuse_proposals),
+            (3, self.lose_answers),
             (3, self.slow_follower),
             (3, self.snapshot_any),
             (2, self.install_snapshot),
@@ -123,6 +124,13 @@ class Nemesis:
     def refuse_proposals(self) -> None:
         self.world.ledger.refusing_until_s = self.world.loop.time() + 1.0
 
+    def lose_answers(self) -> None:
+        """Some proposals commit and nobody is told; often nothing commits at first, either."""
+        ledger, now_s = self.world.ledger, self.world.loop.time()
+        ledger.forgetting_until_s = now_s + 1.0
+        if self.world.rng.random() < 0.5:
+            ledger.stalled_until_s = max(ledger.stalled_until_s, now_s + 0.6)
+
     def slow_follower(self) -> None:
         node_id = self.world.rng.choice(self.world.node_ids)
         self.world.ledger.slow[node_id] = self.world.rng.choice((0.0, 0.3, 2.0))
@@ -132,6 +140,8 @@ class Nemesis:
         if alive:
             node = self.world.rng.choice(alive)
             node.spawn(node.snapshot())
+            if self.world.rng.random() < 0.3:
+                self._later(0.0, 0.4, lambda: self._kill(node) if node.alive else None)
 
     def install_snapshot(self) -> None:
         leader = self._leader()
@@ -160,6 +170,7 @@ class Nemesis:
         worker = self.world.any_worker()
         if worker is not None:
             worker.crash()
+            self.world.haunt(worker)
             self._later(0.1, 3.0, self.world.add_worker)
 
     def stall_worker(self) -> None:
@@ -196,6 +207,7 @@ class Nemesis:
         self.stopped = True
         world = self.world
         world.ledger.stalled_until_s = world.ledger.refusing_until_s = 0.0
+        world.ledger.forgetting_until_s = 0.0
         world.ledger.slow.clear()
         for node in world.nodes.values():
             self.heal(node)

@@ -93,6 +93,12 @@ class SimWorker:
             work(*arguments)
 
     @property
+    def is_well(self) -> bool:
+        """Connected, awake, and nothing is on its way there."""
+        awake = self.world.loop.time() >= self._stalled_until_s and not self._inbox
+        return self.alive and self.registered and awake
+
+    @property
     def free_slots(self) -> int:
         return 0 if self.draining else max(0, self.spec.slots - len(self.running))
 

@@ -18,6 +18,7 @@ from random import Random
 from typing import Any
 
 from chaos.sim.checkers import (
+    Agreement,
     Attempts,
     Cancellations,
     Checker,
@@ -95,10 +96,12 @@ class World:
         self._hash = hashlib.blake2b(digest_size=16)
         self._tail: deque[str] = deque(maxlen=TRACE_KEPT)
         self._digests = SameDigests(self)
+        self._agreement = Agreement(self)
         self.liveness = Liveness(self)
         self.checkers: list[Checker] = [
             Submissions(self), Attempts(self), Cancellations(self), NotEarly(self),
-            Schedules(self), Invariants(self), Histories(self), self._digests, self.liveness,
+            Schedules(self), Invariants(self), Histories(self), self._digests, self._agreement,
+            self.liveness,
         ]  # fmt: skip
         self._failed = loop.create_future()
 
@@ -231,6 +234,7 @@ class World:
         for schedule_id, cron, every_ms in SCHEDULES:
             await users[0].put_schedule(schedule_id, cron, every_ms)
         nemesis = Nemesis(self)
+        watch = self.loop.create_task(self._watch(), name="watch")
         await asyncio.sleep(minutes * 60)
         self.peaceful = True
         self.trace("peace")
@@ -244,6 +248,7 @@ class World:
             await users[0].delete_schedule(schedule_id)
         await self._settle(())
         await asyncio.sleep(1.0)
+        watch.cancel()
         for checker in self.checkers:
             checker.at_end()
 
@@ -254,6 +259,27 @@ class World:
         if not any((w.spec.queues, w.spec.tasks) == (queues, tasks) for w in self.workers):
             self._names.append("steward")
             self.workers.append(SimWorker(self, "steward", WorkerSpec("steward", 8, queues, tasks)))
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            self._agreement.look()
+
+    def haunt(self, worker: SimWorker) -> None:
+        """The process is gone, but what it had started reports by itself later, as attempts of
+        workers that speak plain HTTP do: to any leader, without a connection."""
+        for job_id, attempt in worker.running:
+            if self.rng.random() < 0.5:
+                delay_s = self.rng.uniform(0.1, 6.0)
+                self.loop.call_later(delay_s, self._report_late, job_id, attempt)
+
+    def _report_late(self, job_id: int, attempt: int) -> None:
+        leader = self.leader()
+        if leader is not None:
+            output = b"%d.%d" % (job_id, attempt)
+            self.produced((job_id, attempt), "done")
+            work = leader.desk.complete(0, [job_id], [attempt], [output], None)
+            leader.spawn(self.quietly(work))
 
     async def _settle(self, ignored: tuple[str, ...]) -> None:
         deadline_s = self.loop.time() + SETTLE_S
