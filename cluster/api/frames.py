@@ -16,8 +16,8 @@ from cluster.actors.services import Assignment, AttemptError
 SUBPROTOCOL = "quorate.msgpack.v1"
 LOG_CHARACTERS_MAX = 16_384
 MESSAGE_CHARACTERS_MAX = 10_000
-JobNumber = Annotated[int, Meta(ge=0, lt=1 << 63)]
-AttemptNumber = Annotated[int, Meta(ge=0, lt=1 << 31)]
+JobNumber = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+AttemptNumber = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
 CreditCount = Annotated[int, Meta(ge=-100_000, le=100_000)]
 LABEL_CHARACTERS_MAX = 128
 LABEL = Meta(min_length=1, max_length=LABEL_CHARACTERS_MAX)
@@ -64,11 +64,7 @@ class DoneItem(Struct, array_like=True, gc=False):
 class Done(Struct, array_like=True, tag="done"):
     seq: int
     items: list[DoneItem]
-    credit: JobNumber = Annotated[int, Meta(ge=0, lt=1 << 63)]
-
-
-AttemptNumber = Annotated[int, Meta(ge=0, lt=1 << 31)]
-CreditCount = 0
+    credit: CreditCount = 0
 
 
 class FailedItem(Struct, array_like=True, gc=False):
@@ -94,21 +90,13 @@ class FailedItem(Struct, array_like=True, gc=False):
 class Failed(Struct, array_like=True, tag="failed"):
     seq: int
     items: list[FailedItem]
-    credit: JobNumber = Annotated[int, Meta(ge=0, lt=1 << 63)]
-
-
-AttemptNumber = Annotated[int, Meta(ge=0, lt=1 << 31)]
-CreditCount = 0
+    credit: CreditCount = 0
 
 
 class Released(Struct, array_like=True, tag="released"):
     seq: int
     items: list[Held]
-    credit: JobNumber = Annotated[int, Meta(ge=0, lt=1 << 63)]
-
-
-AttemptNumber = Annotated[int, Meta(ge=0, lt=1 << 31)]
-CreditCount = 0
+    credit: CreditCount = 0
 
 
 class ProgressItem(Struct, array_like=True, gc=False):
