@@ -16,7 +16,7 @@ import msgspec
 from cluster.clock import Clock
 from cluster.consensus import Consensus, ConsensusConfig, Outcome, Role
 from cluster.machine import snapshot as machine_snapshot
-from cluster.machine.apply import apply
+from cluster.machine.apply import Strictness, apply
 from cluster.machine.commands import decode_batch
 from cluster.machine.effects import Effects
 from cluster.machine.results import Rejected
@@ -31,6 +31,10 @@ BatchCallback = Callable[[Outcome, Any], None]
 _encode = msgspec.msgpack.Encoder().encode
 
 
+def _report_bug(bug: Exception) -> None:
+    log.critical("a reducer raised: this is a bug, please report it", exc_info=bug)
+
+
 class RaftState:
     """One node's replica. `is_leader` only once this leader's epoch is committed and applied, so
     that everything acknowledged before is visible here."""
@@ -43,6 +47,7 @@ class RaftState:
         make_consensus: Callable[..., Consensus] = Consensus,
     ) -> None:
         """`make_consensus(config, machine, on_role)`: simulation puts its own in."""
+        Strictness.report = _report_bug
         self.state = State()
         self.node_id = config.node_id
         self._applied_index = 0
@@ -88,10 +93,7 @@ class RaftState:
             self.undecodable_total += 1
             self._applied_index = index
             return [Rejected.UNDECODABLE]
-        bugs_before = self.state.totals.rejected_internal
         results, effects = apply(self.state, batch)
-        if self.state.totals.rejected_internal != bugs_before:
-            log.critical("a reducer raised at log index %d: this is a bug, please report", index)
         self._applied_index = index
         self._tell(effects, index)
         return results

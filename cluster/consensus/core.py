@@ -304,6 +304,8 @@ class Core:
         self.counters.entries_applied += 1
         try:
             return self._machine.apply(command[1:], index)
+        except MemoryError:
+            raise  # this node's trouble alone: going on would make it differ from the others
         except Exception as error:
             self.counters.errors["machine_raised"] += 1
             logger.exception("the machine raised at entry %d", index)

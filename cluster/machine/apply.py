@@ -7,6 +7,7 @@ Order inside a batch: the epoch fence, then time (due timers fire), then the com
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 
 import msgspec
 
@@ -21,10 +22,23 @@ from cluster.machine.state import State
 _encode = msgspec.msgpack.Encoder().encode
 
 
+def _keep_quiet(bug: Exception) -> None:
+    """The machine itself writes no logs."""
+
+
 class Strictness:
-    """Tests and simulation set `raise_bugs`: a bug then stops them instead of being counted."""
+    """What becomes of a bug. Tests and simulation set `raise_bugs`: it then stops them; a node has
+    it counted, refused, and given to `report` with its traceback."""
 
     raise_bugs = False
+    report: Callable[[Exception], None] = staticmethod(_keep_quiet)
+
+
+def _book_bug(state: State, bug: Exception) -> None:
+    if Strictness.raise_bugs:
+        raise bug
+    state.totals.rejected_internal += 1
+    Strictness.report(bug)
 
 
 def apply(state: State, batch: Batch) -> tuple[list[Result], Effects]:
@@ -46,10 +60,8 @@ def _fire_due(state: State, effects: Effects) -> None:
             fire(state, due_ms, kind, members, effects)
         except MemoryError:
             raise
-        except Exception:
-            if Strictness.raise_bugs:
-                raise
-            state.totals.rejected_internal += 1
+        except Exception as bug:
+            _book_bug(state, bug)
 
 
 def _apply_one(state: State, command: object, effects: Effects) -> Result:
@@ -57,10 +69,8 @@ def _apply_one(state: State, command: object, effects: Effects) -> Result:
         return REDUCERS[type(command)](state, command, effects)
     except MemoryError:
         raise  # this node's trouble alone: going on would make it another replica than the others
-    except Exception:
-        if Strictness.raise_bugs:
-            raise
-        state.totals.rejected_internal += 1
+    except Exception as bug:
+        _book_bug(state, bug)
         return Rejected.INTERNAL
 
 
