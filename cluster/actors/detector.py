@@ -44,12 +44,14 @@ class Detector(Actor):
         self._active = False
         self._timer: asyncio.TimerHandle | None = None
         self._round_ms = 0
+        self._ending: dict[tuple[int, int], int] = {}  # overdue attempt -> its worker
         self.lost_total = 0
         raft.on_effects(self._on_effects)
 
     async def on_start(self) -> None:
         self._active = True
         self._round_ms = self._clock.monotonic_ms()
+        self._ending.clear()
         self._adopt_workers()
         self._find_overdue()
         self._round()
@@ -134,13 +136,15 @@ class Detector(Actor):
         return f"no heartbeat for {silent_ms} ms" if silent_ms >= self._ttl_ms else ""
 
     async def _end_overdue(self, job_id: int, attempt: int) -> None:
+        key = (job_id, attempt)
         job = self._raft.state.tables.jobs.get(job_id)
-        if job is None or job.state != lifecycle.RUNNING or job.attempt != attempt:
-            return
-        session = self._desk.sessions.get(job.worker_id)
+        if job is not None and job.state == lifecycle.RUNNING and job.attempt == attempt:
+            self._ending[key] = job.worker_id
+            await self._desk.fail(job.worker_id, [self._overdue_error(job)])
+        # Only now: a worker that registers while this commits still counts the attempt as its own.
+        session = self._desk.sessions.get(self._ending.pop(key, 0))
         if session is not None and session.sink is not None:
-            session.sink.send_cancel([(job_id, attempt)])
-        await self._desk.fail(job.worker_id, [self._overdue_error(job)])
+            session.sink.send_cancel([key])
 
     def _overdue_error(self, job: Job) -> AttemptError:
         now_ms = max(self._clock.now_ms(), self._raft.state.now_ms)
