@@ -7,6 +7,7 @@ import pytest
 from api_fakes import serving, until
 
 from cluster.actors.services import Overloaded
+from cluster.api import forwarding
 from cluster.api.app import TABLE
 from cluster.api.codec import pointer_of
 from cluster.api.errors import KINDS, REJECTED
@@ -198,7 +199,10 @@ async def test_a_bug_is_a_problem_and_not_a_traceback(api, node, caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
-async def test_losing_leadership_during_a_request_is_no_quorum_when_nobody_leads(api, node):
+async def test_losing_leadership_during_a_request_is_no_quorum_when_nobody_leads(
+    api, node, monkeypatch
+):
+    monkeypatch.setattr(forwarding, "LEADER_WAIT_SECONDS", 0.05)
     node.raft.held = []
     request = asyncio.create_task(api("POST", "/v1/jobs", T))
     await until(lambda: node.raft.held)
