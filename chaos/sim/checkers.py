@@ -333,6 +333,31 @@ class Agreement:
         return [(worker.name, *key) for key in lost + over]
 
 
+class Punctual:
+    """While there is a leader that can commit, no timer is due for long. `look` as `Agreement`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._late_since_s = 0.0
+
+    def on_entry(self, node: SimNode, effects: Effects, index: int) -> None:
+        return
+
+    def at_end(self) -> None:
+        return
+
+    def look(self) -> None:
+        world, leader = self._world, self._world.leader()
+        now_s = world.loop.time()
+        due_ms = leader.raft.state.timers.wheel.next_due_ms() if leader is not None else None
+        late = leader is not None and due_ms is not None and due_ms < leader.clock.now_ms() - 1_000
+        can_commit = leader is not None and world.ledger.is_effective(leader.consensus)
+        if not late or not can_commit or now_s < world.ledger.stalled_until_s + 1.0:
+            self._late_since_s = now_s
+        elif now_s - self._late_since_s > DISAGREEMENT_S:
+            world.fail(f"time stands still: a timer is due since {due_ms}")
+
+
 class Histories:
     """Every node's history has every job that ended, but for what an installed snapshot skipped."""
 

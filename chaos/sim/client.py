@@ -95,7 +95,7 @@ class SimClient:
     async def _work(self) -> None:
         rng = self.world.rng
         while not self.stopped:
-            await asyncio.sleep(rng.expovariate(3.0))
+            await asyncio.sleep(rng.expovariate(self.world.load))
             kind = rng.random()
             if kind < 0.6 or not self._jobs:
                 await self._submit()

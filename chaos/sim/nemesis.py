@@ -127,9 +127,9 @@ class Nemesis:
     def lose_answers(self) -> None:
         """Some proposals commit and nobody is told; often nothing commits at first, either."""
         ledger, now_s = self.world.ledger, self.world.loop.time()
-        ledger.forgetting_until_s = now_s + 1.0
-        if self.world.rng.random() < 0.5:
-            ledger.stalled_until_s = max(ledger.stalled_until_s, now_s + 0.6)
+        ledger.forgetting_until_s = now_s + 3.0
+        stall_s = self.world.rng.choice((0.0, 0.6, 2.5))
+        ledger.stalled_until_s = max(ledger.stalled_until_s, now_s + stall_s)
 
     def slow_follower(self) -> None:
         node_id = self.world.rng.choice(self.world.node_ids)
@@ -206,9 +206,7 @@ class Nemesis:
         """All faults end; what was broken heals, restarts or is replaced."""
         self.stopped = True
         world = self.world
-        world.ledger.stalled_until_s = world.ledger.refusing_until_s = 0.0
-        world.ledger.forgetting_until_s = 0.0
-        world.ledger.slow.clear()
+        world.ledger.mend()
         for node in world.nodes.values():
             self.heal(node)
             if not node.alive:

@@ -26,6 +26,7 @@ from chaos.sim.checkers import (
     Invariants,
     Liveness,
     NotEarly,
+    Punctual,
     SameDigests,
     Schedules,
     Submissions,
@@ -79,6 +80,9 @@ class World:
         self.seed = seed
         self.rng = Random(seed)
         self.echo = echo
+        # Idle clusters, busy ones and overloaded ones have different bugs.
+        self.load = self.rng.choice((0.2, 1.0, 3.0, 3.0))  # requests per second and client
+        self.slots_max = self.rng.choice((2, 8))
         self.failures: list[str] = []
         self.node_ids = tuple(f"n{number}" for number in range(1, nodes + 1))
         self.ledger = Ledger(loop, self.rng, nodes)
@@ -97,11 +101,12 @@ class World:
         self._tail: deque[str] = deque(maxlen=TRACE_KEPT)
         self._digests = SameDigests(self)
         self._agreement = Agreement(self)
+        self._punctual = Punctual(self)
         self.liveness = Liveness(self)
         self.checkers: list[Checker] = [
             Submissions(self), Attempts(self), Cancellations(self), NotEarly(self),
             Schedules(self), Invariants(self), Histories(self), self._digests, self._agreement,
-            self.liveness,
+            self._punctual, self.liveness,
         ]  # fmt: skip
         self._failed = loop.create_future()
 
@@ -217,7 +222,7 @@ class World:
         number = len(self._names) + 1
         self._names.append(f"worker{number}")
         queues, tasks = OFFERS[(number - 1) % len(OFFERS)]
-        spec = WorkerSpec(self._names[-1], self.rng.randint(1, 8), queues, tasks)
+        spec = WorkerSpec(self._names[-1], self.rng.randint(1, self.slots_max), queues, tasks)
         self.workers.append(SimWorker(self, spec.name, spec))
 
     def worker_left(self, worker: SimWorker) -> None:
@@ -264,6 +269,7 @@ class World:
         while True:
             await asyncio.sleep(1.0)
             self._agreement.look()
+            self._punctual.look()
 
     def haunt(self, worker: SimWorker) -> None:
         """The process is gone, but what it had started reports by itself later, as attempts of
