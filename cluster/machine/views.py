@@ -223,6 +223,10 @@ def workers(state: State) -> list[WorkerView]:
     ]
 
 
+def worker_count(state: State) -> int:
+    return len(state.tables.workers)
+
+
 def worker(state: State, worker_id: int) -> WorkerView | None:
     w = state.tables.workers.get(worker_id)
     if w is None:

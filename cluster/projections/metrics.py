@@ -106,7 +106,7 @@ def _gauges(state: State) -> Iterable[Metric]:
     by_status = views.jobs_by_status(state)
     yield GaugeMetricFamily("jobs_pending_total", "Jobs that wait", by_status["pending"])
     yield GaugeMetricFamily("jobs_running_total", "Jobs that run", by_status["running"])
-    yield GaugeMetricFamily("active_workers_total", "Registered workers", len(views.workers(state)))
+    yield GaugeMetricFamily("active_workers_total", "Registered workers", views.worker_count(state))
     yield GaugeMetricFamily("dead_letters_total", "Dead letters kept", views.dead_count(state))
     depth = GaugeMetricFamily("queue_depth", "Jobs by queue and state", labels=["queue", "state"])
     for queue in views.queues(state):

@@ -13,13 +13,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from heapq import heapify, heappop, heappush
+from itertools import groupby
 
 from cluster.machine import lifecycle
 from cluster.machine.effects import Effects
 from cluster.machine.state import State
-from cluster.machine.tables import Job
+from cluster.machine.tables import Job, SpecRow
 
 READY = lifecycle.READY
+STALE_ROWS_MIN = 1_024  # below this a compaction is not worth it
+LANES_KEPT_MIN = 1_000  # names of queues and tasks are the users', so empty lanes go again
 
 HeadKey = tuple[int, int, int]
 
@@ -27,12 +31,13 @@ HeadKey = tuple[int, int, int]
 class Lane:
     """Ready jobs of one (queue, task name), a FIFO per priority; 1 is the most urgent."""
 
-    __slots__ = ("levels", "name", "queue")
+    __slots__ = ("levels", "name", "queue", "stale")
 
     def __init__(self, queue: str, name: str) -> None:
         self.queue = queue
         self.name = name
         self.levels: list[tuple[int, deque[Job]]] = []
+        self.stale = 0  # at most so many entries are stale
 
     def level(self, priority: int) -> deque[Job]:
         for known, jobs in self.levels:
@@ -53,14 +58,26 @@ class Lane:
                 return (priority, first.run_at_ms, first.id), jobs
         return None
 
-    def trim(self, priority: int) -> None:
-        """Drop stale entries at the head of one level."""
+    def trim(self, priority: int, gone: int) -> None:
+        """`gone` jobs of one level are not ready any more: drop those at the head, and all others
+        when they are the greater part, so that a head which nobody serves pins no memory."""
         jobs = self.level(priority)
         while jobs and jobs[0].state != READY:
             jobs.popleft()
+        self.stale += gone
+        if self.stale > STALE_ROWS_MIN and self.stale > len(self) // 2:
+            self.stale = 0
+            for _, entries in self.levels:
+                ready = [job for job in entries if job.state == READY]
+                entries.clear()
+                entries.extend(ready)
 
     def __len__(self) -> int:
         return sum(len(jobs) for _, jobs in self.levels)
+
+
+def _kind_of(job: Job) -> SpecRow:
+    return job.kind
 
 
 class ReadyQueues:
@@ -68,6 +85,7 @@ class ReadyQueues:
 
     def __init__(self) -> None:
         self._lanes: dict[tuple[str, str], Lane] = {}
+        self._lanes_max = LANES_KEPT_MIN
         self.version = 0
 
     def rebuild(self, state: State) -> None:
@@ -98,20 +116,22 @@ class ReadyQueues:
     def _lane(self, key: tuple[str, str]) -> Lane:
         lane = self._lanes.get(key)
         if lane is None:
+            if len(self._lanes) >= self._lanes_max:
+                self._drop_empty_lanes()
             lane = self._lanes[key] = Lane(*key)
             self.version += 1
         return lane
 
+    def _drop_empty_lanes(self) -> None:
+        self._lanes = {key: lane for key, lane in self._lanes.items() if lane}
+        self._lanes_max = max(2 * len(self._lanes), LANES_KEPT_MIN)
+
     def _trim(self, jobs: Iterable[Job]) -> None:
-        """Followers take nothing, so what the leader assigned is dropped here, at the head."""
-        last_kind = None
-        for job in jobs:
-            kind = job.kind
-            if kind is not last_kind:
-                last_kind = kind
-                lane = self._lanes.get(kind.lane)
-                if lane is not None:
-                    lane.trim(kind.spec.priority)
+        """Followers take nothing, so what the leader assigned is dropped here."""
+        for kind, run in groupby(jobs, key=_kind_of):
+            lane = self._lanes.get(kind.lane)
+            if lane is not None:
+                lane.trim(kind.spec.priority, sum(1 for _ in run))
 
     def lanes_of(self, queues: Sequence[str], tasks: Sequence[str]) -> list[Lane]:
         """The lanes that a worker with these offers can serve; `*` offers any queue."""
@@ -126,13 +146,16 @@ class ReadyQueues:
     def take(self, lanes: Sequence[Lane], count: int) -> list[Job]:
         """Remove up to `count` jobs from `lanes`, most urgent first, then longest due."""
         taken: list[Job] = []
-        while len(taken) < count:
-            heads = [head for lane in lanes if (head := lane.head()) is not None]
-            if not heads:
-                break
-            key, jobs = min(heads, key=lambda head: head[0])
-            others = [other for other, found in heads if found is not jobs]
-            self._take_run(jobs, key[0], min(others) if others else None, count, taken)
+        heads: list[tuple[HeadKey, int, deque[Job]]] = [
+            (head[0], n, head[1]) for n, lane in enumerate(lanes) if (head := lane.head())
+        ]
+        heapify(heads)  # not a search through all lanes per job: there may be a thousand lanes
+        while heads and len(taken) < count:
+            key, n, jobs = heappop(heads)
+            self._take_run(jobs, key[0], heads[0][0] if heads else None, count, taken)
+            head = lanes[n].head()
+            if head is not None:
+                heappush(heads, (head[0], n, head[1]))
         return taken
 
     @staticmethod

@@ -163,6 +163,25 @@ def test_a_lane_that_nobody_serves_holds_no_cancelled_rows(node: Node) -> None:
     assert node.ready.waiting(node.lanes()) == 0
 
 
+def test_cancelled_rows_behind_a_waiting_head_are_not_kept(node: Node) -> None:
+    node.submit(1)
+    for _ in range(5):
+        node.submit(1_000)
+        node.tell(c.CancelJobs(sorted(node.ready_ids())[1:]))
+    assert node.ready.waiting(node.lanes()) < 3_000
+    assert node.take_ids() == [1]
+
+
+def test_lanes_that_are_empty_go_when_there_are_many(node: Node) -> None:
+    for number in range(1_500):
+        node.submit(1, name=f"once-{number}")
+        node.tell(c.CancelJobs(sorted(node.ready_ids())))
+    names = [f"once-{number}" for number in range(1_500)]
+    assert len(node.ready.lanes_of(QUEUES, names)) < 1_000
+    node.submit(1, name="once-0")
+    assert [job.id for job in node.ready.take(node.ready.lanes_of(QUEUES, names), 10)] == [1_501]
+
+
 def test_an_entry_never_comes_back_to_life(node: Node) -> None:
     """A follower may hold a job behind another one while the leader assigns it and it returns: as a
     leader, it must not find it twice, or it would assign it twice."""
