@@ -30,10 +30,11 @@ check: setup  ## ruff, mypy --strict, import rules
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest -q tests/test_tidy.py
+	@$(BIN)/python -m pytest tests/test_tidy.py
 
-test: check  ## the whole test suite
-	@$(BIN)/pytest
+test: check  ## the whole test suite: first what runs in one process, then real processes one by one
+	@$(BIN)/python -m pytest -n 2 -m "not e2e"
+	@$(BIN)/python -m pytest -m e2e
 
 sim: setup  ## seeded simulations only: SEEDS=200 make sim
 	@$(BIN)/pytest -q tests/sim
