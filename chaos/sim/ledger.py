@@ -46,6 +46,7 @@ class Ledger:
         self.stalled_until_s = 0.0  # nothing commits before
         self.refusing_until_s = 0.0  # leaders are full and refuse some proposals
         self.forgetting_until_s = 0.0  # leaders lose the answers of some proposals
+        self.slow_disks_until_s = 0.0  # every commit takes long
         self.slow: dict[str, float] = {}  # extra delay of commits to a member
         self.elections = 0
         self._commit_timer: asyncio.TimerHandle | None = None
@@ -82,6 +83,8 @@ class Ledger:
 
     def _latency_s(self) -> float:
         wait_s = max(self.stalled_until_s - self.loop.time(), 0.0)
+        if self.loop.time() < self.slow_disks_until_s:
+            return wait_s + self.rng.uniform(0.05, 0.6)
         usual_s = self.rng.uniform(0.0005, 0.006)
         return wait_s + (usual_s if self.rng.random() < 0.97 else self.rng.uniform(0.01, 0.2))
 
@@ -186,6 +189,7 @@ class Ledger:
     def mend(self) -> None:
         """Commits, answers and deliveries are as fast and sure as they can be from now on."""
         self.stalled_until_s = self.refusing_until_s = self.forgetting_until_s = 0.0
+        self.slow_disks_until_s = 0.0
         self.slow.clear()
         if self._commit_timer is not None:
             self._commit_timer.cancel()

@@ -122,14 +122,13 @@ class Nemesis:
         ledger.stalled_until_s = self.world.loop.time() + self.world.rng.choice((0.5, 2.0, 13.0))
 
     def refuse_proposals(self) -> None:
-        self.world.ledger.refusing_until_s = self.world.loop.time() + 1.0
+        self.world.ledger.refusing_until_s = self.world.loop.time() + 2.0
 
     def lose_answers(self) -> None:
-        """Some proposals commit and nobody is told; often nothing commits at first, either."""
-        ledger, now_s = self.world.ledger, self.world.loop.time()
-        ledger.forgetting_until_s = now_s + 3.0
-        stall_s = self.world.rng.choice((0.0, 0.6, 2.5))
-        ledger.stalled_until_s = max(ledger.stalled_until_s, now_s + stall_s)
+        """Some proposals commit and nobody is told; often disks are slow at the time."""
+        ledger, until_s = self.world.ledger, self.world.loop.time() + 3.0
+        ledger.forgetting_until_s = until_s
+        ledger.slow_disks_until_s = until_s if self.world.rng.random() < 0.7 else 0.0
 
     def slow_follower(self) -> None:
         node_id = self.world.rng.choice(self.world.node_ids)

@@ -81,7 +81,7 @@ class World:
         self.rng = Random(seed)
         self.echo = echo
         # Idle clusters, busy ones and overloaded ones have different bugs.
-        self.load = self.rng.choice((0.2, 1.0, 3.0, 3.0))  # requests per second and client
+        self.load = self.rng.choice((0.05, 1.0, 3.0, 3.0))  # requests per second and client
         self.slots_max = self.rng.choice((2, 8))
         self.failures: list[str] = []
         self.node_ids = tuple(f"n{number}" for number in range(1, nodes + 1))
