@@ -75,6 +75,8 @@ class SimConsensus:
             self.hear_leader(ledger.rng.uniform(0.0, 0.1))
         if ledger.leader is None or not ledger.is_effective(ledger.leader):
             ledger.want_election()
+        else:
+            ledger.appended(ledger.leader)  # with this member there may be a quorum again
 
     async def stop(self) -> None:
         self.abort()
