@@ -2,22 +2,23 @@
 
     python examples/sidecar.py          # then: curl -X POST localhost:8090/orders/42
 
-No broker, no second service: the node listens on 127.0.0.1:8000 for workers and keeps its jobs in
-./data-sidecar. Three copies of the service with `peers` set would form a cluster.
+No broker, no second service: the node keeps its jobs in ./data and listens on 127.0.0.1:8000, where
+more workers may join. Three copies of the service with QUORATE_PEERS set form a cluster.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 from aiohttp import web
 
 from cluster import Node, Settings
 from quorate import Context, Scheduler, Worker
 
-app = Scheduler("http://127.0.0.1:8000")
+settings = Settings.load([], os.environ)
+app = Scheduler(f"http://{settings.advertise_http}")
 
 
 @app.task(queue="orders", max_retries=5, timeout=30)
@@ -29,11 +30,11 @@ async def ship(order_id: str, ctx: Context) -> str:
 
 async def scheduler(service: web.Application) -> AsyncIterator[None]:
     """The node and a worker live exactly as long as the service."""
-    settings = Settings(listen="127.0.0.1:7000", data=Path("data-sidecar"))
     async with Node(settings) as node:
         await node.ready()
         async with Worker(app, slots=4, queues=["orders"]):
             yield
+        await app.close()
 
 
 async def order(request: web.Request) -> web.Response:
@@ -46,7 +47,8 @@ def main() -> None:
     service = web.Application()
     service.cleanup_ctx.append(scheduler)
     service.router.add_post("/orders/{order_id}", order)
-    web.run_app(service, host="127.0.0.1", port=8090)
+    port = int(os.environ.get("SIDECAR_PORT", "8090"))
+    web.run_app(service, host="127.0.0.1", port=port)
 
 
 if __name__ == "__main__":

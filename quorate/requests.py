@@ -47,6 +47,7 @@ class SubmitOptions(JobOptions, total=False):
     run_at: datetime | str
     expires_at: datetime | str
     key: str
+    key_ttl: Duration
     on_conflict: Literal["reject", "return", "replace"]
 
 
@@ -66,6 +67,7 @@ class JobRequest(msgspec.Struct, omit_defaults=True, kw_only=True):
     queue_timeout_seconds: float | None = None
     expires_at: str | None = None
     unique_key: str | None = None
+    unique_ttl_seconds: float | None = None
     on_conflict: str | None = None
     tags: list[str] | None = None
 
@@ -83,6 +85,7 @@ _SECONDS = {
     "timeout": "timeout_seconds",
     "total_timeout": "total_timeout_seconds",
     "queue_timeout": "queue_timeout_seconds",
+    "key_ttl": "unique_ttl_seconds",
 }
 _INSTANTS = ("run_at", "expires_at")
 

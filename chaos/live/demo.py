@@ -21,7 +21,7 @@ from typing import Any
 from chaos.live.processes import Child, LocalCluster, NodeChild
 from quorate import Client, Handle, JobRequest, JobView
 
-FOLDER = Path(".demo")
+FOLDER = Path(".demo")  # unless another is named as the first argument
 TASKS = "chaos.live.demo_tasks:app"
 BATCH = 100
 LOAD_BATCHES_AFTER_KILL = 30
@@ -289,12 +289,12 @@ def _clock(moment: datetime | None) -> str:
     return moment.astimezone(UTC).strftime("%H:%M:%S") if moment else "never"
 
 
-async def run() -> int:
+async def run(folder: Path) -> int:
     """The whole story; returns the exit code."""
     story = Story()
-    shutil.rmtree(FOLDER, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     flags = ["--worker-reconnect-grace-seconds", "1"]
-    async with LocalCluster(FOLDER, flags=flags) as cluster, Client(cluster.urls) as client:
+    async with LocalCluster(folder, flags=flags) as cluster, Client(cluster.urls) as client:
         demo = Demo(story, cluster, client)
         anna, _ = await demo.start_workers()
         await demo.immediate()
@@ -308,7 +308,7 @@ async def run() -> int:
     print()
     if story.failed:
         print(f"DEMO FAILED: {len(story.failed)} checks: " + "; ".join(story.failed))
-        print(f"logs of all processes: {FOLDER.resolve()}")
+        print(f"logs of all processes: {folder.resolve()}")
         return 1
     print("Every check held: nothing was lost, nothing ran twice.")
     return 0
@@ -316,4 +316,4 @@ async def run() -> int:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)
-    sys.exit(asyncio.run(run()))
+    sys.exit(asyncio.run(run(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)))

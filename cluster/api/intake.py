@@ -161,7 +161,18 @@ def group_of(request: JobRequest, now_ms: int, settings: Settings) -> JobGroup:
         _deadline_ms(request, now_ms, starts_ms),
         [] if request.unique_key is not None else None,
         ON_CONFLICT[request.on_conflict],
+        _unique_ttl_ms(request, settings),
     )
+
+
+def _unique_ttl_ms(request: JobRequest, settings: Settings) -> int:
+    """How long the unique key outlives its job, so that a late retry is still the same job."""
+    ttl_s = request.unique_ttl_seconds
+    if request.unique_key is None:
+        if ttl_s is not None:
+            raise refuse("/unique_ttl_seconds", "this needs a unique_key")
+        return 0
+    return ms(settings.idempotency_ttl_seconds if ttl_s is None else ttl_s)
 
 
 def _expires_ms(request: JobRequest, starts_ms: int) -> int:
@@ -289,6 +300,7 @@ def schedule_request(request: JobRequest) -> ScheduleRequest:
         "run_at": request.run_at,
         "expires_at": request.expires_at,
         "unique_key": request.unique_key,
+        "unique_ttl_seconds": request.unique_ttl_seconds,
     }
     for field, value in only_jobs.items():
         if value is not None:

@@ -102,6 +102,18 @@ class JobRequest(Struct, forbid_unknown_fields=True, gc=False):
         Literal["reject", "return", "replace"],
         Meta(description="When unique_key is taken: 409, the job that has it, or a new one."),
     ] = "return"
+    unique_ttl_seconds: (
+        Annotated[
+            float,
+            Meta(
+                ge=0,
+                le=10 * YEAR_SECONDS,
+                description="How long unique_key stays taken once the job is finished; 0 frees it "
+                "at once. Default: the node's idempotency_ttl_seconds, a day.",
+            ),
+        ]
+        | None
+    ) = None
     tags: Tags | None = None
 
 

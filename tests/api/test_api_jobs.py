@@ -100,6 +100,32 @@ async def test_a_unique_key_returns_rejects_or_replaces(api):
     assert (await api.get(f"/v1/jobs/{first}"))["status"] == "cancelled"
 
 
+async def finish(api, node, job_id):
+    worker = await api.worker()
+    await worker.take()
+    await node.desk.complete(worker.id, [int(job_id)], [1], None, None)
+    assert (await api.get(f"/v1/jobs/{job_id}"))["status"] == "completed"
+
+
+async def test_a_unique_key_outlives_its_job_for_a_day(api, node):
+    first = await api.submit(unique_key="k")
+    await finish(api, node, first)
+    again = await api("POST", "/v1/jobs", {"name": "t", "unique_key": "k"})
+    assert (again.status, again.json["job_id"], again.json["status"]) == (200, first, "completed")
+    node.clock.advance(86_400_000 + 1_000)
+    later = await api("POST", "/v1/jobs", {"name": "t", "unique_key": "k"})
+    assert later.status == 201
+    assert later.json["job_id"] != first
+
+
+async def test_a_unique_key_can_be_freed_with_its_job(api, node):
+    first = await api.submit(unique_key="k", unique_ttl_seconds=0)
+    await finish(api, node, first)
+    assert (await api("POST", "/v1/jobs", {"name": "t", "unique_key": "k"})).status == 201
+    lonely = await api("POST", "/v1/jobs", {"name": "t", "unique_ttl_seconds": 5})
+    assert (lonely.status, lonely.pointer) == (422, "/unique_ttl_seconds")
+
+
 async def test_a_job_lives_and_ends_in_the_history(api, node):
     job_id = await api.submit(payload=[1])
     worker = await api.worker()
