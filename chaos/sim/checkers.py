@@ -339,6 +339,7 @@ class Punctual:
     def __init__(self, world: World) -> None:
         self._world = world
         self._late_since_s = 0.0
+        self._due_ms: int | None = None
 
     def on_entry(self, node: SimNode, effects: Effects, index: int) -> None:
         return
@@ -352,7 +353,8 @@ class Punctual:
         due_ms = leader.raft.state.timers.wheel.next_due_ms() if leader is not None else None
         late = leader is not None and due_ms is not None and due_ms < leader.clock.now_ms() - 1_000
         can_commit = leader is not None and world.ledger.is_effective(leader.consensus)
-        if not late or not can_commit or now_s < world.ledger.stalled_until_s + 1.0:
+        moves, self._due_ms = due_ms != self._due_ms, due_ms  # catching up takes its time
+        if not late or moves or not can_commit or now_s < world.ledger.stalled_until_s + 1.0:
             self._late_since_s = now_s
         elif now_s - self._late_since_s > DISAGREEMENT_S:
             world.fail(f"time stands still: a timer is due since {due_ms}")

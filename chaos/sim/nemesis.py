@@ -119,10 +119,13 @@ class Nemesis:
     def stall_quorum(self) -> None:
         """Nothing commits for a while, sometimes beyond the proposals' deadline."""
         ledger = self.world.ledger
-        ledger.stalled_until_s = self.world.loop.time() + self.world.rng.choice((0.5, 2.0, 13.0))
+        until_s = self.world.loop.time() + self.world.rng.choice((0.5, 2.0, 13.0))
+        ledger.stalled_until_s = max(ledger.stalled_until_s, until_s)
 
     def refuse_proposals(self) -> None:
-        self.world.ledger.refusing_until_s = self.world.loop.time() + 2.0
+        self.world.ledger.refusing_until_s = self.world.loop.time() + self.world.rng.choice(
+            (1.0, 5.0)
+        )
 
     def lose_answers(self) -> None:
         """Some proposals commit and nobody is told; often disks are slow at the time."""
@@ -211,6 +214,7 @@ class Nemesis:
             if not node.alive:
                 node.start()
         # An hour that replicated time is ahead would pass; nobody learns anything by waiting.
-        ahead_ms = world.latest_now_ms() - world.true_now_ms()
+        clocks_ms = [node.clock.now_ms() for node in world.nodes.values()]
+        ahead_ms = max(world.latest_now_ms(), *clocks_ms) - world.true_now_ms()
         for node in world.nodes.values():
             node.clock.set_offset(max(ahead_ms, 0))

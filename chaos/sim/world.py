@@ -45,6 +45,7 @@ from cluster.machine.model import WorkerSpec
 
 SETTLE_S = 240.0  # after the faults, everything must have ended within this
 TRACE_KEPT = 4_000
+LATE_REPORTS = 4
 OFFERS = (
     (("default", "mail"), ("work", "send")),
     (("default",), ("work", "send")),
@@ -275,7 +276,7 @@ class World:
         """The process is gone, but what it had started reports by itself later, as attempts of
         workers that speak plain HTTP do: to any leader, without a connection."""
         for job_id, attempt in worker.running:
-            if self.rng.random() < 0.5:
+            for _ in range(LATE_REPORTS):
                 delay_s = self.rng.uniform(0.1, 6.0)
                 self.loop.call_later(delay_s, self._report_late, job_id, attempt)
 
