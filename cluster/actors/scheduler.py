@@ -19,6 +19,7 @@ from cluster.machine.commands import FireSchedule
 from cluster.machine.effects import Effects
 from cluster.machine.results import Fired, Result
 from cluster.machine.tables import ScheduleRow
+from cluster.policy.cron import CronError
 from cluster.policy.planning import next_occurrence
 from cluster.raft_state import RaftState
 
@@ -77,9 +78,14 @@ class Scheduler(Actor):
 
     def _decide(self, row: ScheduleRow) -> FireSchedule:
         now_ms = max(self._clock.now_ms(), self._raft.state.now_ms)
-        next_ms, skipped = next_occurrence(
-            row.cron, row.every_ms, row.next_fire_ms, now_ms, self._catch_up_ms
-        )
+        try:
+            next_ms, skipped = next_occurrence(
+                row.cron, row.every_ms, row.next_fire_ms, now_ms, self._catch_up_ms
+            )
+        except CronError as error:
+            # Launch this one and plan none: raising would take down every leader in turn.
+            log.error("schedule %s ends: %s", row.id, error)
+            next_ms, skipped = 0, 0
         if skipped:
             log.warning("schedule %s: %d occurrences are too old and skipped", row.id, skipped)
         return FireSchedule(row.id, row.next_fire_ms, next_ms, skipped)
