@@ -36,11 +36,11 @@ test: check  ## the whole test suite: first what runs in one process, then real 
 	@$(BIN)/python -m pytest -n 2 -m "not e2e"
 	@$(BIN)/python -m pytest -m e2e
 
-sim: setup  ## seeded simulations only: SEEDS=200 make sim
-	@$(BIN)/pytest -q tests/sim
+sim: setup  ## seeded simulations of whole clusters: SEEDS=1000 make sim
+	@$(BIN)/python -m chaos.sim --seeds $(or $(SEEDS),100)
 
-bench: setup  ## measure P1 to P6 and P9, append to bench/RESULTS.md
-	@$(BIN)/python -m bench
+bench: setup  ## measure P1 to P6 and P9 (SCALE=full for the record), append to bench/RESULTS.md
+	@$(BIN)/python -m bench --scale $(or $(SCALE),quick)
 
 clean:  ## remove .venv and everything generated
 	rm -rf $(VENV) .demo .up .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
