@@ -308,7 +308,9 @@ class Agreement:
     def look(self) -> None:
         leader, now_s = self._world.leader(), self._world.loop.time()
         found: dict[tuple[str, int, int], float] = {}
-        if leader is not None:
+        ledger = self._world.ledger
+        stalled = now_s < max(ledger.stalled_until_s, ledger.slow_disks_until_s) + 1.0
+        if leader is not None and not stalled and ledger.is_effective(leader.consensus):
             for worker in self._world.workers:
                 for key in self._differences(leader, worker):
                     since_s = self._since.get(key, now_s)
