@@ -60,7 +60,8 @@ def build_app(services: Services) -> web.Application:
     app = web.Application(
         client_max_size=services.settings.request_max_bytes,
         middlewares=(edge.problems, edge.same_origin, Forwarding(services).middleware),
-        handler_args={"access_log": None},
+        # A body is never unpacked: some hundred KiB would become GiB on the loop that also leads.
+        handler_args={"access_log": None, "auto_decompress": False},
     )
     app[SERVICES] = services
     app[worker_stream.CONNECTIONS] = set()
@@ -96,6 +97,7 @@ class _Edge:
     @web.middleware
     async def problems(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
+            _require_plain(request)
             return await handler(request)
         except asyncio.CancelledError:
             raise
@@ -116,6 +118,14 @@ class _Edge:
         if origin is not None and _is_foreign(request, origin):
             raise ProblemError("cross_origin", f"this API does not serve pages of {origin:.200}")
         return await handler(request)
+
+
+def _require_plain(request: web.Request) -> None:
+    encoding = request.headers.get("Content-Encoding")
+    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
+        raise ProblemError(
+            "unsupported_encoding", f"send the body without Content-Encoding: {encoding:.40}"
+        )
 
 
 def _is_foreign(request: web.Request, origin: str) -> bool:

@@ -23,7 +23,6 @@ from cluster.api.codec import (
     invalid,
     media_type,
     msgpack_to_json,
-    pointer_of,
 )
 from cluster.api.errors import ProblemError
 from cluster.api.intake import Grouped, group_jobs
@@ -109,8 +108,7 @@ def _one(raw: Raw | bytes) -> JobRequest | ProblemError:
     try:
         return _decode_job(raw)
     except msgspec.ValidationError as error:
-        pointer, text = pointer_of(error)
-        return ProblemError("validation", text, pointer=pointer)
+        return invalid(error, JobRequest)
     except msgspec.DecodeError as error:
         return ProblemError("invalid_json", str(error), pointer="")
     except RecursionError:

@@ -6,6 +6,7 @@ MessagePack becomes JSON text first, so that everything behind knows one form of
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
@@ -37,8 +38,8 @@ def escape(step: str) -> str:
     return step.replace("~", "~0").replace("/", "~1")
 
 
-def pointer_of(error: msgspec.ValidationError) -> tuple[str, str]:
-    """`(pointer, sentence)` of a validation error.
+def pointer_of(error: msgspec.ValidationError, kind: Any = None) -> tuple[str, str]:
+    """`(pointer, sentence)` of a validation error; of a known kind it says what would be right.
 
     msgspec puts the place at the end (``- at `$.a[0].b` ``) but for unknown and missing fields
     names only their parent: those get their own name appended.
@@ -52,11 +53,37 @@ def pointer_of(error: msgspec.ValidationError) -> tuple[str, str]:
         steps.append(named["field"])
         text = text.replace("Object contains unknown field", "there is no field")
         text = text.replace("Object missing required field", "this field is required:")
+    elif kind is not None and text.startswith("Invalid enum value"):
+        text += f": write one of {_choices(kind, tuple(steps))}"
     return "".join("/" + escape(step) for step in steps), text
 
 
-def invalid(error: msgspec.ValidationError) -> ProblemError:
-    pointer, text = pointer_of(error)
+@functools.lru_cache(maxsize=256)  # a batch may repeat one mistake ten thousand times
+def _choices(kind: Any, steps: tuple[str, ...]) -> str:
+    """What may stand at a place, read from the schema that the OpenAPI document shows."""
+    roots, parts = msgspec.json.schema_components((kind,), ref_template="{name}")
+    places: list[dict[str, Any]] = list(roots)
+    texts: list[str] = []
+    for step in (*steps, None):
+        found: list[dict[str, Any]] = []
+        for place in places:  # grows while it is walked
+            if "$ref" in place:
+                places.append(parts[place["$ref"]])
+            places.extend(place.get("anyOf", ()))
+            if step is None:
+                texts.extend(text for text in place.get("enum", ()) if text)
+                if "maximum" in place:
+                    texts.append(f"{place['minimum']} to {place['maximum']}")
+            elif step in place.get("properties", {}):
+                found.append(place["properties"][step])
+            elif isinstance(place.get("items"), dict):
+                found.append(place["items"])
+        places = found
+    return ", ".join(texts)
+
+
+def invalid(error: msgspec.ValidationError, kind: Any = None) -> ProblemError:
+    pointer, text = pointer_of(error, kind)
     return ProblemError("validation", text, pointer=pointer)
 
 
@@ -86,6 +113,7 @@ class BodyDecoder(Generic[T]):
     """Decodes request bodies into one type. Raises ProblemError: invalid_json or validation."""
 
     def __init__(self, kind: type[T], optional: bool) -> None:
+        self._kind = kind
         self._decode = msgspec.json.Decoder(kind).decode
         self._optional = optional
 
@@ -104,7 +132,7 @@ class BodyDecoder(Generic[T]):
         try:
             return self._decode(raw)
         except msgspec.ValidationError as error:
-            raise invalid(error) from None
+            raise invalid(error, self._kind) from None
         except msgspec.DecodeError as error:
             raise ProblemError("invalid_json", str(error)) from None
         except RecursionError:
@@ -116,7 +144,7 @@ def decode_query(query: Mapping[str, str], kind: type[T]) -> T:
     try:
         return msgspec.convert(dict(query), kind, strict=False)
     except msgspec.ValidationError as error:
-        pointer, text = pointer_of(error)
+        pointer, text = pointer_of(error, kind)
         raise ProblemError("validation", f"query parameter: {text}", pointer=pointer) from None
 
 

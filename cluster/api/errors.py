@@ -65,6 +65,7 @@ KINDS: dict[str, Kind] = {
     "conflict": Kind(409, "It exists already"),
     "transfer_failed": Kind(409, "Leadership stayed where it was"),
     "payload_too_large": Kind(413, "Too large"),
+    "unsupported_encoding": Kind(415, "The body must come uncompressed"),
     "upgrade_required": Kind(426, "This address speaks WebSocket"),
     "queue_full": Kind(429, "The queue is full", 1),
     "internal": Kind(500, "This is a bug"),
@@ -85,7 +86,10 @@ REJECTED: dict[Rejected, tuple[str, str]] = {
     Rejected.STALE_ATTEMPT: ("stale_attempt", "another attempt runs now, or none"),
     Rejected.NOT_READY: ("conflict", "the job is not ready"),
     Rejected.FINISHED: ("not_cancellable", "the job is finished already"),
-    Rejected.NOT_DEAD: ("not_retryable", "only a job that failed for good can be retried"),
+    Rejected.NOT_DEAD: (
+        "not_retryable",
+        "only a job among the dead letters can be retried; clone any other",
+    ),
     Rejected.CONFLICT: ("conflict", "the key or id is taken"),
     Rejected.KEY_MISMATCH: (
         "idempotency_mismatch",
@@ -111,12 +115,14 @@ class ProblemError(Exception):
         pointer: str | None = None,
         leader: str | UnsetType | None = UNSET,
         retry_after_s: int | None = None,
+        allow: str | None = None,
     ) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.pointer = pointer
         self.leader = leader
+        self.allow = allow
         self.retry_after_s = KINDS[code].retry_after_s if retry_after_s is None else retry_after_s
 
     def under(self, prefix: str) -> ProblemError:
@@ -140,6 +146,8 @@ class ProblemError(Exception):
         headers = {"Content-Type": PROBLEM_TYPE}
         if self.retry_after_s:
             headers["Retry-After"] = str(self.retry_after_s)
+        if self.allow is not None:
+            headers["Allow"] = self.allow
         return web.Response(status=kind.status, body=_encode(problem), headers=headers)
 
 
@@ -171,7 +179,7 @@ def _of_http(error: web.HTTPException) -> ProblemError:
         return ProblemError("not_found", "no resource has this path; see /docs")
     if isinstance(error, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(error.allowed_methods))
-        return ProblemError("method_not_allowed", f"allowed here: {allowed}")
+        return ProblemError("method_not_allowed", f"allowed here: {allowed}", allow=allowed)
     if error.status == 413:
         return ProblemError(
             "payload_too_large", "the body is larger than request_max_bytes of this cluster"

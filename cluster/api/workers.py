@@ -44,7 +44,10 @@ POLL_SECONDS_MIN = 0.1
 
 
 def unknown_worker(worker_id: int) -> ProblemError:
-    return ProblemError("unknown_worker", f"no worker has the id w{worker_id}: register again")
+    return ProblemError(
+        "unknown_worker",
+        f"no worker has the id w{worker_id}; a worker that had it must register again",
+    )
 
 
 def worker_answer(services: Services, view: WorkerView) -> WorkerAnswer:

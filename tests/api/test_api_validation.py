@@ -1,6 +1,7 @@
 """Whatever is wrong with a request is named, with a JSON pointer to the place."""
 
 import asyncio
+import gzip
 
 import msgspec
 import pytest
@@ -165,6 +166,40 @@ async def test_unknown_paths_and_methods_are_problems_too(api):
     answer = await api("DELETE", "/v1/jobs")
     assert (answer.status, answer.code) == (405, "method_not_allowed")
     assert "POST" in answer.json["detail"]
+    assert answer.headers["Allow"] == "GET, HEAD, POST"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "choices"),
+    [
+        ("/v1/jobs", {**T, "priority": "urgent"}, "1 to 10, critical, high, normal, low"),
+        ("/v1/jobs", {**T, "retry": {"strategy": "?"}}, "exponential, linear, fibonacci, fixed"),
+        ("/v1/jobs", {**T, "on_conflict": "?"}, "reject, return, replace"),
+        ("/v1/jobs/batch", {"jobs": [{**T, "on_conflict": "?"}]}, "reject, return, replace"),
+        ("/v1/jobs/cancel", {"filter": {"status": "done"}}, "pending, running, completed"),
+    ],
+)
+async def test_a_wrong_choice_is_answered_with_the_right_ones(api, path, body, choices):
+    answer = await api("POST", path, body)
+    named = answer.json["errors"][0]["detail"].partition("write one of ")[2]
+    assert set(choices.split(", ")) <= set(named.split(", "))
+
+
+async def test_a_wrong_choice_in_a_query_is_answered_with_the_right_ones(api):
+    answer = await api("GET", "/v1/jobs?status=done")
+    assert "write one of " in answer.json["detail"]
+    assert "completed" in answer.json["detail"]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "GZIP"])
+async def test_compressed_bodies_are_refused_unread(api, node, encoding):
+    packed = gzip.compress(b'{"name":"t"}')
+    headers = {"Content-Encoding": encoding}
+    answer = await api("POST", "/v1/jobs", packed, **headers)
+    assert (answer.status, answer.code) == (415, "unsupported_encoding")
+    assert node.raft.applied_index == 0
+    answer = await api("POST", "/v1/jobs", b'{"name":"t"}', **{"Content-Encoding": "identity"})
+    assert answer.status == 201
 
 
 async def test_pages_of_other_origins_are_turned_away(api):
