@@ -78,6 +78,11 @@ class ManualLog:
             self.commit_index = self.applied_index = len(self.entries)
             callback(Outcome.APPLIED, self.machine.apply(entry, len(self.entries)))
 
+    def release(self) -> None:
+        """Commit what waits, and from now on by itself."""
+        self.held = False
+        self.commit(len(self.pending))
+
     def lose(self, committed: bool) -> None:
         """The answer of the oldest proposal gets lost; it commits or it never does."""
         entry, callback = self.pending.popleft()
