@@ -154,8 +154,8 @@ class Rig:
     async def lead(self, actors: Sequence[Actor] = ()) -> None:
         """Win an election, open the epoch, start `actors`."""
         self.log.become(Role.LEADER)
-        while not self.raft.is_leader:
-            await asyncio.sleep(LATENCY_S)
+        await asyncio.sleep(2 * LATENCY_S)  # the epoch opens with one commit
+        assert self.raft.is_leader
         self.duties = Supervisor(actors, self.given_up.append)
         self.duties.start()
         await asyncio.sleep(0)

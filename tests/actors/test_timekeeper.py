@@ -8,6 +8,7 @@ from actor_rig import LATENCY_S, Rig, virtual
 
 from cluster.actors.timekeeper import Timekeeper
 from cluster.machine.commands import decode_batch
+from cluster.machine.timers import KEYS, TimerGroup
 
 HOUR_MS = 3_600_000
 
@@ -95,6 +96,4 @@ async def test_a_tick_that_is_refused_or_lost_is_repeated() -> None:
 
 
 def _group() -> object:
-    from cluster.machine.timers import KEYS, TimerGroup
-
     return TimerGroup(KEYS, [""], 1)
