@@ -56,7 +56,7 @@ class Jobs:
         """A job; with `wait` (seconds) the answer comes when it is finished or time is up."""
         response = await self._transport.request(
             "GET",
-            f"/v1/jobs/{quote(job_id)}",
+            f"/v1/jobs/{quote(job_id, safe='')}",
             params={"wait": None if not wait else round(wait, 3)},
             answer_seconds=10.0 + (wait or 0.0),
         )
@@ -97,7 +97,7 @@ class Jobs:
     async def retry(
         self, job_id: str, *, payload: Any = None, **changes: Unpack[SubmitOptions]
     ) -> JobView:
-        """Runs a finished job again, optionally changed."""
+        """Runs a failed job again, optionally changed; Conflict when it is no dead letter."""
         return await self._act(job_id, "retry", _changes(payload, changes))
 
     async def clone(
@@ -109,7 +109,7 @@ class Jobs:
     async def _act(self, job_id: str, verb: str, body: Any, *, replayable: bool = False) -> JobView:
         response = await self._transport.request(
             "POST",
-            f"/v1/jobs/{quote(job_id)}/{verb}",
+            f"/v1/jobs/{quote(job_id, safe='')}/{verb}",
             None if body is None else payloads.encode(body),
             replayable=replayable,
         )
@@ -117,17 +117,19 @@ class Jobs:
 
     async def timeline(self, job_id: str) -> Sequence[TimelineEvent]:
         """What happened to the job, oldest first."""
-        response = await self._transport.request("GET", f"/v1/jobs/{quote(job_id)}/timeline")
+        response = await self._transport.request(
+            "GET", f"/v1/jobs/{quote(job_id, safe='')}/timeline"
+        )
         return read(response.body, _Timeline).events
 
     async def logs(self, job_id: str) -> Sequence[LogEntry]:
         """The kept log of each attempt."""
-        response = await self._transport.request("GET", f"/v1/jobs/{quote(job_id)}/logs")
+        response = await self._transport.request("GET", f"/v1/jobs/{quote(job_id, safe='')}/logs")
         return read(response.body, _Logs).items
 
     async def result(self, job_id: str) -> Any:
         """The answer of /v1/jobs/{id}/result as it is."""
-        return await self._transport.json("GET", f"/v1/jobs/{quote(job_id)}/result")
+        return await self._transport.json("GET", f"/v1/jobs/{quote(job_id, safe='')}/result")
 
     async def cancel_many(
         self, ids: Iterable[str] | None = None, **filters: str | None
@@ -138,7 +140,7 @@ class Jobs:
     async def retry_many(
         self, ids: Iterable[str] | None = None, **filters: str | None
     ) -> Sequence[ItemResult]:
-        """Runs finished jobs again, by ids or by filter."""
+        """Runs failed jobs again, by ids or by filter."""
         return await self._bulk("retry", ids, filters)
 
     async def status_many(
@@ -183,7 +185,7 @@ class DeadLetters:
 
     async def get(self, job_id: str) -> JobView:
         """One dead job."""
-        response = await self._transport.request("GET", f"/v1/dlq/{quote(job_id)}")
+        response = await self._transport.request("GET", f"/v1/dlq/{quote(job_id, safe='')}")
         return read(response.body, JobView)
 
     async def replay(
@@ -217,16 +219,16 @@ class Workers:
 
     async def get(self, worker_id: str) -> WorkerView:
         """One worker."""
-        response = await self._transport.request("GET", f"/v1/workers/{quote(worker_id)}")
+        response = await self._transport.request("GET", f"/v1/workers/{quote(worker_id, safe='')}")
         return read(response.body, WorkerView)
 
     async def drain(self, worker_id: str) -> Any:
         """Lets the worker finish what it runs and leave."""
-        return await self._transport.json("POST", f"/v1/workers/{quote(worker_id)}/drain")
+        return await self._transport.json("POST", f"/v1/workers/{quote(worker_id, safe='')}/drain")
 
     async def remove(self, worker_id: str) -> None:
         """Deregisters the worker; its jobs go to others."""
-        await self._transport.request("DELETE", f"/v1/workers/{quote(worker_id)}")
+        await self._transport.request("DELETE", f"/v1/workers/{quote(worker_id, safe='')}")
 
 
 class Client:

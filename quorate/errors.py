@@ -48,11 +48,14 @@ class ValidationError(QuorateError):
         pointer: str | None = None,
         errors: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        super().__init__(message, code=code, status=status)
         self.errors = [dict(error) for error in errors]
         if pointer is None and self.errors:
             pointer = self.errors[0].get("pointer")
         self.pointer = pointer
+        field = (pointer or "").rpartition("/")[2]
+        if field and field not in message:
+            message = f"{pointer if field.isdigit() else field}: {message}"
+        super().__init__(message, code=code, status=status)
 
 
 class NotFound(QuorateError):

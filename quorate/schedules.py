@@ -91,26 +91,32 @@ class Schedules:
 
     async def get(self, schedule_id: str) -> ScheduleView:
         """One schedule."""
-        response = await self._transport.request("GET", f"/v1/schedules/{quote(schedule_id)}")
+        response = await self._transport.request(
+            "GET", f"/v1/schedules/{quote(schedule_id, safe='')}"
+        )
         return read(response.body, ScheduleView)
 
     async def delete(self, schedule_id: str) -> None:
         """Deletes the schedule; jobs it made stay."""
-        await self._transport.request("DELETE", f"/v1/schedules/{quote(schedule_id)}")
+        await self._transport.request("DELETE", f"/v1/schedules/{quote(schedule_id, safe='')}")
 
     async def pause(self, schedule_id: str, note: str | None = None) -> ScheduleView:
         """No more runs until `resume`."""
         body = {} if note is None else {"note": note}
-        return await self._post(f"/v1/schedules/{quote(schedule_id)}/pause", body, replayable=True)
+        return await self._post(
+            f"/v1/schedules/{quote(schedule_id, safe='')}/pause", body, replayable=True
+        )
 
     async def resume(self, schedule_id: str) -> ScheduleView:
         """Goes on with the next run after now."""
-        return await self._post(f"/v1/schedules/{quote(schedule_id)}/resume", {}, replayable=True)
+        return await self._post(
+            f"/v1/schedules/{quote(schedule_id, safe='')}/resume", {}, replayable=True
+        )
 
     async def trigger(self, schedule_id: str) -> str:
         """Runs it now, once; the id of the job."""
         answer = await self._transport.json(
-            "POST", f"/v1/schedules/{quote(schedule_id)}/trigger", {}, replayable=False
+            "POST", f"/v1/schedules/{quote(schedule_id, safe='')}/trigger", {}, replayable=False
         )
         return str(answer["job_id"])
 

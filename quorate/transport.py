@@ -7,6 +7,8 @@ before doing anything, or the request carries an idempotency key. Knows nothing 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 import random
 from collections.abc import Mapping, Sequence
@@ -66,6 +68,8 @@ class Response(NamedTuple):
         try:
             return _decode_json(self.body)
         except msgspec.DecodeError as error:
+            with contextlib.suppress(ValueError, RecursionError):
+                return json.loads(self.body)  # knows numbers beyond a double, e.g. 1e999
             raise QuorateError(f"the node's answer is not JSON: {error}") from error
 
 

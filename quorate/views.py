@@ -4,6 +4,7 @@ a newer server; every field but the identity has a default, so that the reverse 
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
@@ -54,7 +55,6 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | None = None
     total_timeout_seconds: float | None = None
     progress: Progress | None = None
-    version: int | None = None
 
     @property
     def finished(self) -> bool:
@@ -132,5 +132,11 @@ def read(raw: bytes, kind: type[T]) -> T:
     """`raw` JSON as a `kind`; QuorateError when the server speaks another dialect."""
     try:
         return msgspec.json.decode(raw, type=kind, strict=False)
-    except msgspec.MsgspecError as error:
+    except msgspec.ValidationError as first:
+        # One job's number beyond a double (1e999) must not hide a whole page.
+        try:
+            return msgspec.convert(json.loads(raw), kind, strict=False)
+        except (ValueError, RecursionError):
+            raise QuorateError(f"cannot read the node's answer: {first}") from first
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise QuorateError(f"cannot read the node's answer: {error}") from error

@@ -53,7 +53,7 @@ def _count(running: Any) -> Any:
 
 def run_drain(args: argparse.Namespace) -> int:
     """quorate workers drain"""
-    path = f"/v1/workers/{quote(args.id)}/drain"
+    path = f"/v1/workers/{quote(args.id, safe='')}/drain"
     answer = with_client(args, lambda client: client.transport.json("POST", path))
     print_done(args, f"worker {args.id} finishes and leaves", answer or {"worker_id": args.id})
     return 0

@@ -61,6 +61,8 @@ def _require_free(port: int, flag: str) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
+        except OverflowError as error:
+            raise UsageError(f"{flag}: {port} is no port; the last one is 65535") from error
         except OSError as error:
             raise UsageError(
                 f"port {port} is not free ({error.strerror}); stop what listens there or "

@@ -43,7 +43,7 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_show(args: argparse.Namespace) -> int:
     """quorate dlq show"""
-    path = f"/v1/dlq/{quote(args.id)}"
+    path = f"/v1/dlq/{quote(args.id, safe='')}"
     print_item(args, with_client(args, lambda client: client.transport.json("GET", path)))
     return 0
 

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from .options import Commands, leaf, noun, option, with_client
+from .options import Commands, UsageError, leaf, noun, option, with_client
 from .output import print_done, print_item, print_rows, wants_json
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def add(commands: Commands) -> None:
     for verb, run, text in (
         ("show", run_show, "everything about one job"),
         ("cancel", run_cancel, "cancel jobs; running ones are really stopped"),
-        ("retry", run_retry, "run finished jobs again"),
+        ("retry", run_retry, "run failed jobs again"),
         ("logs", run_logs, "the kept log of each attempt"),
         ("timeline", run_timeline, "what happened to a job"),
     ):
@@ -44,6 +44,8 @@ def run_list(args: argparse.Namespace) -> int:
 async def _list(client: Client, args: argparse.Namespace) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
     cursor: str | None = None
+    if args.limit < 1:
+        raise UsageError("--limit must be at least 1")
     while len(items) < args.limit:
         params = {
             "status": args.status,
@@ -67,13 +69,13 @@ def _get(args: argparse.Namespace, path: str) -> Any:
 
 def run_show(args: argparse.Namespace) -> int:
     """quorate jobs show"""
-    print_item(args, _get(args, f"/v1/jobs/{quote(args.id)}"))
+    print_item(args, _get(args, f"/v1/jobs/{quote(args.id, safe='')}"))
     return 0
 
 
 def run_logs(args: argparse.Namespace) -> int:
     """quorate jobs logs"""
-    items = _get(args, f"/v1/jobs/{quote(args.id)}/logs")["items"]
+    items = _get(args, f"/v1/jobs/{quote(args.id, safe='')}/logs")["items"]
     if wants_json(args):
         print_rows(args, items, ())
         return 0
@@ -86,7 +88,7 @@ def run_logs(args: argparse.Namespace) -> int:
 
 def run_timeline(args: argparse.Namespace) -> int:
     """quorate jobs timeline"""
-    events = _get(args, f"/v1/jobs/{quote(args.id)}/timeline")["events"]
+    events = _get(args, f"/v1/jobs/{quote(args.id, safe='')}/timeline")["events"]
     print_rows(args, events, ("at", "event", "attempt", "worker_id", "detail"))
     return 0
 
@@ -107,7 +109,7 @@ def _act(args: argparse.Namespace, verb: str, past: str) -> int:
     async def act(client: Client) -> None:
         for job_id in args.ids:
             view = await client.transport.json(
-                "POST", f"/v1/jobs/{quote(job_id)}/{verb}", replayable=False
+                "POST", f"/v1/jobs/{quote(job_id, safe='')}/{verb}", replayable=False
             )
             print_done(args, f"{past} job {view.get('job_id', job_id)}", view)
 

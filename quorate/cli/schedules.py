@@ -78,7 +78,7 @@ def run_create(args: argparse.Namespace) -> int:
 
 
 def _path(args: argparse.Namespace, verb: str = "") -> str:
-    return f"/v1/schedules/{quote(args.id)}" + (f"/{verb}" if verb else "")
+    return f"/v1/schedules/{quote(args.id, safe='')}" + (f"/{verb}" if verb else "")
 
 
 def run_show(args: argparse.Namespace) -> int:

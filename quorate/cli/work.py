@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     app = load_app(args.app) if args.app else None
-    nodes = getattr(args, "nodes", None)
+    nodes = getattr(args, "nodes", None) or os.environ.get("QUORATE_NODES")
     if app is not None and nodes:
         app.use_nodes(nodes)
 
@@ -120,6 +121,14 @@ def _exit_now(code: int) -> None:
     os._exit(code)
 
 
+def _where(error: BaseException) -> str:
+    """The innermost place in a file; a syntax error says its own."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SyntaxError) or not frames:
+        return ""
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})"
+
+
 def load_app(spec: str) -> Scheduler:
     """The Scheduler at `module:name` (name defaults to "app"). UsageError says what is wrong."""
     from ..app import Scheduler
@@ -132,6 +141,10 @@ def load_app(spec: str) -> Scheduler:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise UsageError(f"cannot import {module_name!r}: {error}") from error
+    except Exception as error:  # whatever the user's module does when it is loaded
+        raise UsageError(
+            f"cannot import {module_name!r}: {type(error).__name__}: {error}{_where(error)}"
+        ) from error
     app = getattr(module, name or "app", None)
     if not isinstance(app, Scheduler):
         raise UsageError(f"{module_name} has no Scheduler named {name or 'app'!r}")

@@ -169,7 +169,8 @@ class Runner:
         error_type = type(error).__name__
         if isinstance(error, asyncio.CancelledError):
             error_type = "cancelled"  # by itself: nobody asked this job to stop
-        if not isinstance(error, PayloadInvalid):
+        # Of the built-in tasks the message says it all; where they raise it helps nobody.
+        if not isinstance(error, PayloadInvalid) and not _is_built_in(error):
             run.context.keep_log(_short_traceback(error))
         message = _text(error) or error_type
         self._outbox.failed(
@@ -341,6 +342,10 @@ def _text(error: BaseException) -> str:
         return str(error)
     except Exception as broken:  # a class of the user's whose __str__ fails
         return f"{type(error).__name__} (its text cannot be made: {broken!r})"
+
+
+def _is_built_in(error: BaseException) -> bool:
+    return type(error).__module__.startswith("quorate.executors.")
 
 
 def _short_traceback(error: BaseException) -> str:

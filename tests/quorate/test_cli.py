@@ -73,14 +73,33 @@ async def test_exit_codes(fake: FakeCluster, start_worker: StartWorker) -> None:
         run(fake, "worker", QUORATE_SLOTS="many"),
         run(fake, "dlq", "purge"),
         run(fake, "jobs"),
+        run(fake, "jobs", "list", "--limit", "0"),
+        run(fake, "dev", "--http-base", "70000", "--raft-base", str(free_port())),
+        run(fake, "jobs", "show", "../cluster"),
     )
-    assert [ended.code for ended in runs] == [1, 1, 2, 2, 2, 1, 2, 2, 2, 2]
+    assert [ended.code for ended in runs] == [1, 1, 2, 2, 2, 1, 2, 2, 2, 2, 2, 2, 1]
     for ended in runs[1:]:
         assert "Traceback" not in ended.err
     assert runs[1].err == "quorate: there is no such job\n"
     assert (
         runs[6].err == "quorate: cannot import 'no_such_module': No module named 'no_such_module'\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = (", "cannot import 'odd_app': SyntaxError: '(' was never closed"),
+        ("\n1 / 0", "cannot import 'odd_app': ZeroDivisionError: division by zero ("),
+    ],
+)
+async def test_an_application_that_cannot_be_loaded_is_one_line(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / "odd_app.py").write_text(text)
+    ended = await run(None, "worker", "odd_app:app", PYTHONPATH=f"{ROOT}:{tmp_path}")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert said in ended.err
 
 
 async def test_every_flag_has_a_variable(fake: FakeCluster) -> None:
@@ -177,8 +196,9 @@ async def test_dev_names_the_port_that_is_taken(fake: FakeCluster) -> None:
     assert f"port {taken} is not free" in ended.err
 
 
+@pytest.mark.parametrize("by_variable", [False, True])
 async def test_the_worker_points_the_application_at_its_own_nodes(
-    fake: FakeCluster, tmp_path: Path
+    fake: FakeCluster, tmp_path: Path, by_variable: bool
 ) -> None:
     """The app names other nodes; schedules and jobs submitted by jobs must not go there."""
     app_file(
@@ -188,9 +208,10 @@ async def test_the_worker_points_the_application_at_its_own_nodes(
         "    await app.submit('simulate', queue='children')\n",
     )
     parent = fake.add("parent")
+    flag = () if by_variable else ("--nodes", ",".join(fake.urls))
     process = await start(
-        None,
-        *("worker", "jobs_app:app", "--nodes", ",".join(fake.urls)),
+        fake if by_variable else None,
+        *("worker", "jobs_app:app", *flag),
         PYTHONPATH=f"{ROOT}:{tmp_path}",
     )
     await fake.until(lambda: fake.status(parent) == "completed" and fake.schedules)

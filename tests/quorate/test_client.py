@@ -17,12 +17,16 @@ from quorate import (
     JobFailed,
     NotFound,
     QueueFull,
+    QuorateError,
     ResultTimeout,
     Scheduler,
     SyncClient,
     Unavailable,
     ValidationError,
 )
+from quorate.errors import error_from_problem
+from quorate.transport import Response
+from quorate.views import JobView, Page, read
 
 
 def batch_sizes(fake: FakeCluster) -> list[int]:
@@ -123,6 +127,22 @@ async def test_what_must_not_be_done_twice_is_not_repeated(fake: FakeCluster) ->
             await client.transport.json("POST", "/v1/jobs/1/clone", replayable=False)
     assert caught.value.code == "outcome_unknown"
     assert len(fake.requests) == 1
+
+
+def test_one_odd_number_does_not_hide_a_page() -> None:
+    page = read(b'{"items":[{"job_id":"1","payload":1e999},{"job_id":"2"}]}', Page[JobView])
+    assert [item.job_id for item in page.items] == ["1", "2"]
+    assert page.items[0].payload == float("inf")
+    assert Response(200, {}, b"[1e999]").json() == [float("inf")]
+    with pytest.raises(QuorateError, match="cannot read"):
+        read(b'{"items":[{"job_id":1.5}]}', Page[JobView])
+
+
+def test_a_refusal_names_the_field() -> None:
+    problem = {"code": "validation", "detail": "too large", "pointer": "/3/priority"}
+    assert str(error_from_problem(422, problem)) == "priority: too large"
+    problem["detail"] = "`priority` is too large"
+    assert str(error_from_problem(422, problem)) == "`priority` is too large"
 
 
 async def test_refusals_are_classes(fake: FakeCluster, app: Scheduler) -> None:

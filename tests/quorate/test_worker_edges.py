@@ -36,6 +36,15 @@ async def test_a_thread_out_of_time_is_reported_at_once_but_keeps_its_slot(
     assert (await waiting.wait(5)).status == "completed"
 
 
+async def test_failures_of_built_in_tasks_log_no_frames(
+    fake: FakeCluster, app: Scheduler, start_worker: StartWorker
+) -> None:
+    await start_worker(app)
+    line = {"command": "echo seen; exit 3"}
+    job = await finished(fake, (await app.submit("command", line, max_retries=0)).id)
+    assert (job["error_type"], job["log"]) == ("CommandFailed", "seen")
+
+
 async def test_a_task_that_swallows_its_cancellation_is_reported_and_told_again(
     fake: FakeCluster, app: Scheduler, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
