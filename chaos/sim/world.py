@@ -252,8 +252,8 @@ class World:
         await self._settle(("schedule", "live jobs"))
         for schedule_id, _, _ in SCHEDULES:
             await users[0].delete_schedule(schedule_id)
-        await asyncio.sleep(1.0)  # histories write a little later
         await self._settle(())
+        await self._settle(())  # half a second later: histories write a little later
         watch.cancel()
         for checker in self.checkers:
             checker.at_end()
