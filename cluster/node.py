@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -54,6 +55,21 @@ def release() -> str:
         return version("quorate")
     except PackageNotFoundError:
         return "dev"
+
+
+def _require_free(address: str, flag: str) -> None:
+    """Raises NodeStartError when another program has the address."""
+    host, port = parse_address(address, flag)
+    try:
+        family, kind, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+    except OSError as error:
+        raise NodeStartError(
+            f"cannot listen on {flag} {address}: {error.strerror}; "
+            f"stop what uses that port or choose another with --{flag}"
+        ) from error
 
 
 class Node:
@@ -190,6 +206,9 @@ class Node:
 
     async def start(self) -> None:
         """Recover from disk, join the cluster, serve. Raises NodeStartError."""
+        # Before anything is written: who starts a node by mistake shall not find a data folder.
+        _require_free(self.settings.listen, "listen")
+        _require_free(self.settings.http, "http")
         try:
             self.settings.data.mkdir(parents=True, exist_ok=True)
         except OSError as error:

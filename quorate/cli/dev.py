@@ -1,7 +1,7 @@
 """`quorate dev`: a cluster of processes on this machine, for trying things out.
 
-Checks the ports first, so that nothing is half started. No process manager: a child that dies is
-reported, not restarted.
+Checks the ports first, so that nothing is half started. No process manager: a child that is killed
+is reported, not restarted; one that fails by itself ends the cluster.
 """
 
 from __future__ import annotations

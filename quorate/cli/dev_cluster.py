@@ -109,9 +109,15 @@ class DevCluster:
             return
         if code == 0 and name in self._workers:
             print(f"{name} has left", flush=True)  # drained
+        elif code == -signal.SIGKILL and self._others_live():
+            print(f"{name} (pid {process.pid}) was killed; the others go on", flush=True)
         else:
             self._died = f"{name} (pid {process.pid}) ended by itself with exit code {code}"
             self._stop.set()
+
+    def _others_live(self) -> bool:
+        """Trying out a failure is what a local cluster is for; it ends with its last node."""
+        return any(node.returncode is None for node in self._nodes.values())
 
     async def _ready(self) -> bool:
         """True once every node says it is ready; False when told to stop meanwhile."""

@@ -51,6 +51,7 @@ async def test_a_port_in_use_is_named(tmp_path: Path, flag: str) -> None:
         code, errors = await run_node(*flags, "--data", str(tmp_path / "d"))
     assert code == 1
     assert str(port) in errors
+    assert not (tmp_path / "d").exists()
     assert "Traceback" not in errors
 
 
