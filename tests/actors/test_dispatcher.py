@@ -6,6 +6,7 @@ import asyncio
 
 from actor_rig import SPEC, FakeSink, Rig, virtual
 
+from cluster.actors.dispatcher import ASSIGN_JOBS_MAX
 from cluster.machine import lifecycle
 from cluster.machine.commands import CancelJobs, DrainWorker, RemoveWorker
 from cluster.machine.model import JobSpec, WorkerSpec
@@ -55,6 +56,15 @@ async def test_credit_bounds_what_is_sent_and_more_credit_brings_more() -> None:
     rig.desk.grant(worker_id, 4)
     await asyncio.sleep(0.1)
     assert (len(sink.jobs), rig.credit(worker_id)) == (5, 2)
+
+
+@virtual
+async def test_more_than_one_command_may_carry_goes_without_another_event() -> None:
+    rig = await leading()
+    await rig.submit(ASSIGN_JOBS_MAX * 2 + 500)
+    _, sink = await rig.worker(ASSIGN_JOBS_MAX * 3)
+    await asyncio.sleep(0.1)
+    assert len(sink.jobs) == ASSIGN_JOBS_MAX * 2 + 500
 
 
 @virtual
