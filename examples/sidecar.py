@@ -34,6 +34,7 @@ async def scheduler(service: web.Application) -> AsyncIterator[None]:
         await node.ready()
         async with Worker(app, slots=4, queues=["orders"]):
             yield
+            await app.close()
         await app.close()
 
 
