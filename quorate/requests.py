@@ -105,6 +105,8 @@ def option_fields(options: Mapping[str, Any]) -> dict[str, Any]:
         elif name == "key":
             fields["unique_key"] = value
         elif name == "tags":
+            if isinstance(value, str):
+                raise TypeError(f"tags takes several texts: write [{value!r}]")
             fields["tags"] = list(value)
         elif name == "retry":
             fields["retry"] = {"strategy": value} if isinstance(value, str) else value

@@ -204,7 +204,7 @@ class TransferRequest(Struct, forbid_unknown_fields=True):
     to: str | None = None
 
 
-class WorkerRequest(Struct, forbid_unknown_fields=True):
+class WorkerRequest(Struct, forbid_unknown_fields=True, kw_only=True):
     """A worker that polls."""
 
     name: Annotated[str, Meta(max_length=LABEL_CHARACTERS_MAX)] = ""
@@ -212,7 +212,10 @@ class WorkerRequest(Struct, forbid_unknown_fields=True):
     queues: Annotated[list[Label], Meta(min_length=1, max_length=1_000)] = field(
         default_factory=lambda: ["default"]
     )
-    tasks: Annotated[list[Label], Meta(max_length=10_000)] = []
+    tasks: Annotated[
+        list[Label],
+        Meta(min_length=1, max_length=10_000, description="Only jobs of these names come."),
+    ]
     labels: dict[str, str] = {}
 
 

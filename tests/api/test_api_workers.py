@@ -166,7 +166,7 @@ async def test_no_worker_is_unknown(api, method, action):
 @pytest.mark.parametrize(
     ("change", "pointer"),
     [({"slots": 0}, "/slots"), ({"queues": []}, "/queues"), ({"tasks": [""]}, "/tasks/0"),
-     ({"labels": {"a": 1}}, "/labels/..."), ({"slot": 1}, "/slot")],
+     ({"tasks": []}, "/tasks"), ({"labels": {"a": 1}}, "/labels/..."), ({"slot": 1}, "/slot")],
 )  # fmt: skip
 async def test_wrong_offers_are_pointed_at(api, change, pointer):
     answer = await api("POST", "/v1/workers", {**OFFER, **change})

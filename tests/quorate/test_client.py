@@ -25,6 +25,7 @@ from quorate import (
     ValidationError,
 )
 from quorate.errors import error_from_problem
+from quorate.requests import job_request
 from quorate.transport import Response
 from quorate.views import JobView, Page, read
 
@@ -143,6 +144,11 @@ def test_a_refusal_names_the_field() -> None:
     assert str(error_from_problem(422, problem)) == "priority: too large"
     problem["detail"] = "`priority` is too large"
     assert str(error_from_problem(422, problem)) == "`priority` is too large"
+
+
+def test_one_text_is_no_list_of_tags() -> None:
+    with pytest.raises(TypeError, match=r"write \['abc'\]"):
+        job_request("t", None, {"tags": "abc"})
 
 
 async def test_refusals_are_classes(fake: FakeCluster, app: Scheduler) -> None:
