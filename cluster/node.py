@@ -67,7 +67,7 @@ def _require_free(address: str, flag: str) -> None:
             probe.bind(where)
     except OSError as error:
         raise NodeStartError(
-            f"cannot listen on {flag} {address}: {error.strerror}; "
+            f"cannot listen on {address}: {error.strerror}; "
             f"stop what uses that port or choose another with --{flag}"
         ) from error
 
