@@ -115,7 +115,13 @@ def choose_snapshot(folder: Path, cluster_id: bytes, found: Recovered) -> Snapsh
 
 def align(journal: Journal, snapshot: SnapshotFile | None) -> None:
     """B3: after a crash between snapshot and log, the snapshot wins and the log follows it."""
-    if snapshot is not None and journal.term_at(snapshot.index) != snapshot.term:
+    if snapshot is None:
+        return
+    if journal.getCurrentTerm() < snapshot.term:
+        # A received file can be durable before the term it came in is: without the term the next
+        # start would find a log that ends beyond it. No vote of that term was ever sent.
+        journal.setCurrentTerm(snapshot.term, None)
+    if journal.term_at(snapshot.index) != snapshot.term:
         journal.reset(snapshot.index, snapshot.term)
 
 

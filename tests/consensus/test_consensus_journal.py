@@ -9,8 +9,10 @@ import pytest
 
 from cluster.consensus import ConsensusStartError, FatalError
 from cluster.consensus.disk import Batch, SegmentFiles
+from cluster.consensus.install import align
 from cluster.consensus.journal import Journal
 from cluster.consensus.recovery import Recovered, read_journal, settle
+from cluster.consensus.snapfile import SnapshotFile
 
 CLUSTER = b"c" * 16
 State = tuple[list[tuple[bytes, int, int]], int, str | None]
@@ -248,3 +250,19 @@ def test_another_clusters_segment_is_refused(tmp_path: Path) -> None:
     disk.close()
     with pytest.raises(ConsensusStartError, match="another cluster"):
         read_journal(tmp_path, b"d" * 16)
+
+
+def test_a_snapshot_that_outran_the_journal_brings_its_term_along(tmp_path: Path) -> None:
+    """A crash while the disk of the journal hung: the received file is durable, its term is not."""
+    journal, disk = open_journal(tmp_path / "j")
+    journal.setCurrentTerm(4, "b:1")
+    append(journal, 3, term=4)
+    disk.close()
+    snapshot = SnapshotFile(tmp_path / "snap", 100, 5)
+    again, disk = open_journal(tmp_path / "j")
+    align(again, snapshot)
+    again.kick()
+    assert (again.getCurrentTerm(), again.getVotedForNodeId()) == (5, None)
+    disk.close()
+    found = read_journal(tmp_path / "j", CLUSTER)
+    assert (found.term, found.base_index, found.last_term) == (5, 100, 5)
