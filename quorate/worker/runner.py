@@ -345,7 +345,12 @@ def _text(error: BaseException) -> str:
 
 
 def _is_built_in(error: BaseException) -> bool:
-    return type(error).__module__.startswith("quorate.executors.")
+    """Whether a built-in task raised it, not a function of the user."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    name = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return str(name).startswith("quorate.executors.")
 
 
 def _short_traceback(error: BaseException) -> str:

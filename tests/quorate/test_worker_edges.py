@@ -43,6 +43,9 @@ async def test_failures_of_built_in_tasks_log_no_frames(
     line = {"command": "echo seen; exit 3"}
     job = await finished(fake, (await app.submit("command", line, max_retries=0)).id)
     assert (job["error_type"], job["log"]) == ("CommandFailed", "seen")
+    missing = await app.submit("command", {"command": ["/no/such/program"]})
+    job = await finished(fake, missing.id)
+    assert (job["error_type"], job["log"]) == ("NonRetryable", None)
 
 
 async def test_a_task_that_swallows_its_cancellation_is_reported_and_told_again(
