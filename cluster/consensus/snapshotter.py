@@ -11,6 +11,7 @@ import contextlib
 import gc
 import logging
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -123,17 +124,33 @@ class Snapshotter:
             return self.newest.index
         if term is None:
             raise SnapshotError(f"entry {index} is not in the log")
-        core.journal.grown_bytes = 0
+        self._check_space()
+        grown, core.journal.grown_bytes = core.journal.grown_bytes, 0
         temporary = self._folder / f"taking-{os.getpid()}{TEMPORARY}"
-        await self._encode_in_child(temporary, index, term)
-        # Before it gets its name: a restart begins at the newest snapshot, replaying nothing older.
-        await self._machine.before_truncate(index)
-        snapshot = await asyncio.to_thread(self._publish, temporary, index, term)
+        try:
+            await self._encode_in_child(temporary, index, term)
+            # Before it gets its name: a restart begins at the newest, replaying nothing older.
+            await self._machine.before_truncate(index)
+            snapshot = await asyncio.to_thread(self._publish, temporary, index, term)
+        except BaseException:
+            core.journal.grown_bytes += grown  # or the next try waits for as much growth again
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)  # the journal may need the very space it takes
+            raise
         core.counters.snapshots_taken += 1
         self.remember(snapshot)
         if not self._closing and not core.halted:
             self._compact()
         return index
+
+    def _check_space(self) -> None:
+        """A try that must fail would take the journal's last bytes first, and the node with it."""
+        free = shutil.disk_usage(self._folder).free
+        if free < self._newest_bytes:
+            raise SnapshotError(
+                f"{self._folder} has {free} bytes left, the last one took {self._newest_bytes}; "
+                "free space on this disk"
+            )
 
     async def _encode_in_child(self, path: Path, index: int, term: int) -> None:
         reader, writer = os.pipe()

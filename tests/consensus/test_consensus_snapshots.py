@@ -136,6 +136,42 @@ async def test_a_failing_snapshot_changes_nothing(tmp_path: Path) -> None:
         await cluster.commit(b"after")
 
 
+async def test_a_failed_snapshot_leaves_no_file_and_is_tried_again(tmp_path: Path) -> None:
+    """Half a file on a full disk would take what the journal needs, until the next restart."""
+    async with running(tmp_path, 1, **SMALL) as cluster:
+        node = await cluster.leader()
+        await cluster.commit(*entries(0, 50))
+        journal = node.consensus._journal
+        assert journal is not None
+        grown = journal.grown_bytes
+
+        def half() -> Iterator[bytes]:
+            yield b"x" * (2 << 20)
+            raise OSError(28, "No space left on device")
+
+        node.machine.snapshot = half  # type: ignore[method-assign]
+        with pytest.raises(SnapshotError, match="No space"):
+            await node.consensus.snapshot_now()
+        assert list((node.config.data_dir / "snapshots").iterdir()) == []
+        assert journal.grown_bytes == grown
+
+
+async def test_a_snapshot_that_cannot_fit_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, 1, **SMALL) as cluster:
+        node = await cluster.leader()
+        await cluster.commit(*entries(0, 50))
+        index = await node.consensus.snapshot_now()
+        await cluster.commit(*entries(50, 50))
+        space = shutil.disk_usage(tmp_path)._replace(free=100)
+        with monkeypatch.context() as patch, pytest.raises(SnapshotError, match="100 bytes left"):
+            patch.setattr("shutil.disk_usage", lambda path: space)
+            await node.consensus.snapshot_now()
+        assert snapshots_of(node) == [index]
+        assert await node.consensus.snapshot_now() > index
+
+
 async def test_a_damaged_newest_snapshot_falls_back_to_the_older(tmp_path: Path) -> None:
     async with running(tmp_path, 1, **SMALL) as cluster:
         node = await cluster.leader()
