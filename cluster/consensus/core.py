@@ -86,6 +86,7 @@ class Core:
         self._told: tuple[Role, int, str | None] | None = None
         self._told_ready = -1
         self._last_run = now()
+        self._disk_moved = now()
         self._announced = applied
         self._announced_at = 0.0
         self.engine = Engine(config, journal, self, applied)
@@ -125,6 +126,7 @@ class Core:
         journal.kick()
         engine.tick()
         journal.kick()
+        self._watch_disk()
         self.proposals.expire()
         self._tell()
         self.proposals.call_back()
@@ -146,6 +148,7 @@ class Core:
         if self.halted:
             return
         self.journal.on_durable(batch)
+        self._disk_moved = now()
         self.outbox.release()
         if self.engine.is_leader():  # the commit index may follow
             self.replicator.own_disk_caught_up()
@@ -183,7 +186,18 @@ class Core:
         self._last_run = at
         self.counters.stall_max_ms = max(self.counters.stall_max_ms, round(idle * 1000, 1))
         if idle > self.config.election_min_ms / 2000:
+            self._disk_moved = at  # its report may be among what was not looked at
             self.election.slept()
+
+    def _watch_disk(self) -> None:
+        """A leader's disk is in every quorum: hanging, it would block a majority that is well."""
+        if self.journal.is_durable:
+            self._disk_moved = self._last_run
+        elif self._last_run - self._disk_moved > self.config.disk_stall_ms / 1000:
+            if self.engine.is_leader() and self.replicator.others_are_ahead():
+                logger.error("the journal's disk hangs; another node has to lead")
+                self.counters.errors["disk_stalled"] += 1
+                self.engine.step_down()
 
     def _tell(self) -> None:
         engine = self.engine

@@ -190,6 +190,11 @@ class Engine(SyncObj):  # type: ignore[misc]
         self.forget_leader()
         self.rearm()
 
+    def step_down(self) -> None:
+        """Leads no more, in the same term; the others elect after their timeouts."""
+        self._SyncObj__setState(0)
+        self.forget_leader()
+
     def append(self, command: bytes) -> int:
         """Adds a command of the current term to a leader's log and returns its index."""
         index = self._journal.last_index + 1

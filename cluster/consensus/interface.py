@@ -101,6 +101,9 @@ class ConsensusConfig:
     leader_fallback_ms: int = (
         800  # without a majority for so long a leader steps down (at least election_max_ms)
     )
+    disk_stall_ms: int = (
+        3000  # a leader whose disk reports nothing for so long makes way, if the others' disks work
+    )
     disconnect_hint_ms: int = 50  # after the leader's connection closed: campaign within this
     proposal_timeout_ms: int = 10_000
     entry_bytes_max: int = 16 * MIB

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from .guards import majority
 from .parts import Parts
 from .snapsend import SnapshotSender
 from .wire import EMPTY, Append, AppendReply, Blob, SnapshotReply, encode_entries
@@ -218,6 +219,12 @@ class Replicator:
             counted = min(progress.acked, self._journal.durable_index)
             if counted > self._engine.match_index(peer):
                 self._engine.set_match_index(peer, counted)
+
+    def others_are_ahead(self) -> bool:
+        """A quorum without this leader has on disk what its own disk still lacks."""
+        durable = self._journal.durable_index
+        ahead = sum(progress.acked > durable for progress in self._progress.values())
+        return ahead >= majority(len(self._config.peers) + 1)
 
     def _deliver(self, peer: str, next_index: int, *, reset: bool, success: bool) -> None:
         self._engine.deliver(

@@ -145,3 +145,29 @@ def test_a_node_that_slept_does_not_campaign(make: MakeWorld) -> None:
     world.run()
     assert world.network.sent == []
     assert world.core.counters.stall_max_ms >= 3000
+
+
+@pytest.mark.parametrize("ahead", [("b:1", "c:1"), ("b:1",)])
+def test_a_leader_whose_disk_hangs_makes_way(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ahead: tuple[str, ...]
+) -> None:
+    """Its disk is part of every quorum: it would keep a healthy majority waiting for ever."""
+    world = World(monkeypatch, tmp_path)
+    world.win_election("b:1")
+    world.disk.held = True
+    outcomes: list[Outcome] = []
+    world.core.propose(b"x", lambda outcome, result: outcomes.append(outcome))
+    world.run()
+    index = world.journal.last_index
+    for turn in range(100):
+        for peer in ("b:1", "c:1"):
+            world.acknowledge(peer, index if peer in ahead else 1, seq=turn)
+        world.pass_time(0.05)
+        if world.engine.role() is not Role.LEADER:
+            break
+    if len(ahead) == 2:
+        assert world.engine.role() is Role.FOLLOWER
+        assert world.engine.leader() is None
+        assert outcomes == [Outcome.UNKNOWN]
+    else:  # nobody could do better: the other disks are as slow
+        assert world.engine.role() is Role.LEADER
