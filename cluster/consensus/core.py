@@ -191,13 +191,14 @@ class Core:
 
     def _watch_disk(self) -> None:
         """A leader's disk is in every quorum: hanging, it would block a majority that is well."""
+        engine = self.engine
         if self.journal.is_durable:
             self._disk_moved = self._last_run
-        elif self._last_run - self._disk_moved > self.config.disk_stall_ms / 1000:
-            if self.engine.is_leader() and self.replicator.others_are_ahead():
-                logger.error("the journal's disk hangs; another node has to lead")
-                self.counters.errors["disk_stalled"] += 1
-                self.engine.step_down()
+        hung = self._last_run - self._disk_moved > self.config.disk_stall_ms / 1000
+        if hung and engine.is_leader() and self.replicator.others_are_ahead():
+            logger.error("the journal's disk hangs; another node has to lead")
+            self.counters.errors["disk_stalled"] += 1
+            engine.step_down()
 
     def _tell(self) -> None:
         engine = self.engine
