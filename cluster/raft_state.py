@@ -234,7 +234,7 @@ class RaftState:
                     "http": f"http://{peer.meta['http']}" if "http" in peer.meta else None,
                     "role": "leader" if peer.id == self.leader_id else "follower",
                     "connected": peer.connected,
-                    "match_index": peer.match_index,
+                    "match_index": peer.match_index if self.is_leader else None,
                     "last_contact_ms": peer.last_contact_ms,
                 }
             )

@@ -28,7 +28,8 @@ class ProgressAnswer(Struct):
 
 class JobAnswer(Struct):
     """A job, live or finished. `attempt` grows with every assignment, `failures` counts those that
-    failed; a job handed back unfinished consumes no retry."""
+    failed; a job handed back unfinished consumes no retry. Reason `no_worker` (shown for a single
+    job): it is ready, but no registered worker offers its queue and its name."""
 
     job_id: str
     id: str
@@ -36,7 +37,7 @@ class JobAnswer(Struct):
     queue: str
     priority: int
     status: Status
-    reason: Literal["scheduled", "ready", "retrying"] | None
+    reason: Literal["scheduled", "ready", "retrying", "no_worker"] | None
     attempt: int
     failures: int
     max_retries: int
@@ -262,7 +263,7 @@ class Member(Struct):
     http: str | None
     role: str
     connected: bool
-    match_index: int
+    match_index: int | None  # only the leader knows it of others
     last_contact_ms: float | None
 
 

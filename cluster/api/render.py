@@ -89,7 +89,7 @@ def job_answer(view: JobView, progress: tuple[float | None, str | None] | None =
         spec.queue,
         spec.priority,
         lifecycle.STATUS[state],  # type: ignore[arg-type]
-        lifecycle.REASON.get(state),  # type: ignore[arg-type]
+        lifecycle.REASON.get(state) if view.is_offered else "no_worker",  # type: ignore[arg-type]
         view.attempt,
         view.failures,
         spec.max_retries,

@@ -29,7 +29,7 @@ from .interface import (
 )
 from .journal import Journal
 from .mesh import Mesh, split_address
-from .recovery import Recovered, read_journal, settle
+from .recovery import FIX, Recovered, read_journal, settle
 from .snapfile import SnapshotFile
 from .snapreceive import Arrived, SnapshotReceiver
 from .snapshotter import Snapshotter
@@ -111,7 +111,13 @@ class Consensus:
 
         def read() -> tuple[Recovered, SnapshotFile | None]:
             found = read_journal(folder.journal, cluster_id)
-            return found, choose_snapshot(folder.snapshots, cluster_id, found)
+            snapshot = choose_snapshot(folder.snapshots, cluster_id, found)
+            if snapshot is not None and not found.segments:
+                # Entries, term and vote of after the snapshot are gone: not a state to vote from.
+                raise ConsensusStartError(
+                    f"journal {folder.journal} is empty, but {snapshot.path} exists; {FIX}"
+                )
+            return found, snapshot
 
         found, snapshot = await asyncio.to_thread(read)
         folder.prepare()

@@ -16,8 +16,8 @@ from .interface import ConsensusStartError
 
 SUFFIX = ".seg"
 FIX = (
-    "restore the file from a backup, or remove this node's data folder and add the node again "
-    "under a new address"
+    "restore the file from a backup; or, with all other nodes up, move this node's data folder "
+    "away and start it empty, so that it copies the leader's state"
 )
 
 Entry = tuple[bytes, int, int]  # (command, index, term): the library's own shape

@@ -43,6 +43,7 @@ class JobView(Struct, gc=False):
     expires_at_ms: int = 0
     deadline_ms: int = 0
     attempts: list[Attempt] | None = None
+    is_offered: bool = True  # False: ready, but no registered worker offers its queue and name
 
 
 class WorkerView(Struct, gc=False):
@@ -133,11 +134,24 @@ def _dead(dead: DeadJob) -> JobView:
     return view
 
 
+def _is_offered(state: State, spec: JobSpec) -> bool:
+    """Whether some registered worker would be given such a job."""
+    return any(
+        spec.name in worker.spec.tasks
+        and (spec.queue in worker.spec.queues or "*" in worker.spec.queues)
+        for worker in state.tables.workers.values()
+        if not worker.draining
+    )
+
+
 def job(state: State, job_id: int) -> JobView | None:
     """A live job or dead letter; None when it is neither."""
     row = state.tables.jobs.get(job_id)
     if row is not None:
-        return _live(row)
+        view = _live(row)
+        if row.state == lifecycle.READY:
+            view.is_offered = _is_offered(state, view.spec)
+        return view
     dead = state.tables.dead.get(job_id)
     return _dead(dead) if dead is not None else None
 

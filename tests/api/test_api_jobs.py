@@ -18,7 +18,7 @@ async def test_a_submitted_job_is_shown_with_what_it_was_given(api):
         "1",
         "1",
         "pending",
-        "ready",
+        "no_worker",
     )
     assert job["payload"] == {"to": "a"}
     assert job["created_at"] == "2026-11-18T11:06:40.000Z"
@@ -60,7 +60,7 @@ async def test_run_at_takes_any_zone_and_the_past_second_means_now(api):
     later = await api.submit(run_at="2026-11-18T13:06:40+01:00")
     assert (await api.get(f"/v1/jobs/{later}"))["scheduled_at"] == "2026-11-18T12:06:40.000Z"
     just = await api.submit(run_at="2026-11-18T11:06:39.5Z")
-    assert (await api.get(f"/v1/jobs/{just}"))["reason"] == "ready"
+    assert (await api.get(f"/v1/jobs/{just}"))["reason"] == "no_worker"
 
 
 @pytest.mark.parametrize("command", ["echo hi", ["echo", "hi"]])
@@ -98,6 +98,14 @@ async def test_a_unique_key_returns_rejects_or_replaces(api):
     )
     assert replaced.status == 201
     assert (await api.get(f"/v1/jobs/{first}"))["status"] == "cancelled"
+
+
+async def test_a_ready_job_that_no_worker_offers_says_so(api):
+    job_id = await api.submit()
+    assert (await api.get(f"/v1/jobs/{job_id}"))["reason"] == "no_worker"
+    await api.worker()
+    other = await api.submit(name="unheard-of")
+    assert (await api.get(f"/v1/jobs/{other}"))["reason"] == "no_worker"
 
 
 async def finish(api, node, job_id):

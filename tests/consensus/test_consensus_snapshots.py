@@ -205,6 +205,19 @@ async def test_a_lost_snapshot_is_not_mistaken_for_an_empty_node(tmp_path: Path)
             await node.again().consensus.start()
 
 
+async def test_a_lost_journal_beside_a_snapshot_is_refused(tmp_path: Path) -> None:
+    async with running(tmp_path, 1, **SMALL) as cluster:
+        node = await cluster.leader()
+        await cluster.commit(*entries(0, 50))
+        await node.consensus.snapshot_now()
+        await cluster.commit(b"after")
+        await node.consensus.stop()
+        for segment in (node.config.data_dir / "journal").glob("*.seg"):
+            segment.unlink()
+        with pytest.raises(ConsensusStartError, match=r"journal .* is empty, but .*snap.* exists"):
+            await node.again().consensus.start()
+
+
 async def test_a_crash_between_snapshot_and_log_loses_nothing(tmp_path: Path) -> None:
     """B3: the file has its name, the log was not shortened; the library would clear the log."""
     async with running(tmp_path, 1, **SMALL) as cluster:
