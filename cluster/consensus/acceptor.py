@@ -30,6 +30,7 @@ class Acceptor:
     election: Election
     guards: Guards
     counters: Counters
+    leader_commit: int = 0  # the highest index that a leader called committed, here or not
 
     def on_append(self, peer: str, message: Append, blob: bytes) -> None:
         if not self._is_from_leader(peer, message.term):
@@ -38,6 +39,7 @@ class Acceptor:
         if not entries_are_sound(message, entries):
             self.counters.dropped["unsound_entries"] += 1
             return
+        self.leader_commit = max(self.leader_commit, message.commit_index)
         plan = self._plan(message, entries)
         if plan.fatal is not None:
             raise FatalError(plan.fatal)
@@ -57,6 +59,7 @@ class Acceptor:
         """A chunk is a heartbeat; whether its content is wanted is decided elsewhere."""
         if not self._is_from_leader(peer, message.term):
             return False
+        self.leader_commit = max(self.leader_commit, message.index)
         end = AppendPlan(self.journal.last_index, self.journal.last_term, [])
         commit = self.engine.commit_index()
         if not self.guards.on("a1_chunk_commit"):

@@ -224,7 +224,8 @@ class Consensus:
 
     @property
     def commit_index(self) -> int:
-        return self._core.engine.commit_index() if self._core is not None else 0
+        """The highest index known to be committed, even if this node's log lacks it so far."""
+        return self._core.known_commit_index() if self._core is not None else 0
 
     @property
     def applied_index(self) -> int:

@@ -173,6 +173,10 @@ class Core:
         engine = self.engine
         return engine.is_leader() and engine.applied_index() >= engine.noop_index()
 
+    def known_commit_index(self) -> int:
+        """What a node that lacks a snapshot has yet to reach counts too."""
+        return max(self.engine.commit_index(), self.acceptor.leader_commit)
+
     def _appliable(self) -> int:
         """A lone node commits only what its own disk holds (A9)."""
         commit = self.engine.commit_index()

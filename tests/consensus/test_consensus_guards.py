@@ -364,3 +364,16 @@ def test_guards_are_known_by_name() -> None:
     assert [name for name in GUARDS if not guards.on(name)] == ["a1_chunk_commit"]
     with pytest.raises(ValueError, match="unknown guards"):
         Guards(["no such guard"])
+
+
+def test_a_node_that_waits_for_a_snapshot_knows_that_it_is_behind(make: MakeWorld) -> None:
+    """Else it would call itself ready, and a rolling restart would go on to the next node."""
+    world = make(entries=BASE, term=1)
+    world.connect("b:1")
+    assert world.core.known_commit_index() == 1
+    world.append("b:1", 2, (50, 2), commit=50)
+    assert world.core.known_commit_index() == 50
+    world.receive("b:1", SnapshotChunk(2, 2, 70, 2, 1000, 0), b"x" * 100)
+    assert world.core.known_commit_index() == 70
+    assert world.engine.commit_index() == 1  # A1: knowing is not having
+    assert world.machine.entries == []
