@@ -73,7 +73,12 @@ def split_address(address: str) -> tuple[str, int]:
     host, separator, port = address.rpartition(":")
     if not separator or not port.isdigit() or int(port) > 65535:
         raise ConsensusStartError(f"{address!r} is not an address; write host:port")
-    return host.strip("[]"), int(port)
+    host = host.strip("[]")
+    try:
+        host.encode("idna")  # else the resolver raises it in the task that dials, unseen
+    except UnicodeError as error:
+        raise ConsensusStartError(f"{host!r} in {address!r} is not a host name") from error
+    return host, int(port)
 
 
 class Mesh:

@@ -72,6 +72,13 @@ async def test_a_corrupt_journal_refuses_to_start(tmp_path: Path) -> None:
     assert "restore" in message
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 70])
+async def test_a_name_that_cannot_be_resolved_is_refused(tmp_path: Path, host: str) -> None:
+    """The task that dials this member would die of it, without a word."""
+    config = ConsensusConfig("127.0.0.1:1", "127.0.0.1:1", (f"{host}:2",), tmp_path / "d")
+    assert "is not a host name" in await refusal(config)
+
+
 async def test_a_missing_identity_beside_data_is_refused(tmp_path: Path) -> None:
     async with running(tmp_path, 1) as cluster:
         await cluster.commit(b"one")
