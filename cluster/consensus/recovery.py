@@ -16,7 +16,7 @@ from .interface import ConsensusStartError
 
 SUFFIX = ".seg"
 FIX = (
-    "restore the file from a backup; or, with all other nodes up, move this node's data folder "
+    "restore the file from a backup; or, with all other nodes ready, move this node's data folder "
     "away and start it empty, so that it copies the leader's state"
 )
 
