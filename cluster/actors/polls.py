@@ -76,9 +76,8 @@ class PollDesk:
         session, sink = self._session(worker_id)
         session.seen_ms = self._clock.monotonic_ms()
         if not sink.jobs and not session.draining:
-            self._desk.grant(worker_id, maximum - session.credit)
             try:
-                await self._wait(session, sink, wait_s)
+                await self._wait(session, sink, maximum, wait_s)
             finally:
                 session.credit = 0
         if sink.moved:
@@ -86,7 +85,7 @@ class PollDesk:
         session.seen_ms = self._clock.monotonic_ms()
         return sink.fetch(maximum, session.seen_ms)
 
-    async def _wait(self, session: Session, sink: PollSink, wait_s: float) -> None:
+    async def _wait(self, session: Session, sink: PollSink, maximum: int, wait_s: float) -> None:
         """Wait in pieces, so that a long poll goes on counting as a sign of life."""
         loop = asyncio.get_running_loop()
         until = loop.time() + wait_s
@@ -95,6 +94,7 @@ class PollDesk:
             left_s = until - loop.time()
             if left_s <= 0:
                 return
+            self._desk.grant(session.worker_id, maximum - session.credit)
             await sink.arrival(min(left_s, piece_s))
             session.seen_ms = self._clock.monotonic_ms()
 
@@ -104,12 +104,12 @@ class PollDesk:
         session, sink = self._session(worker_id)
         now_ms = session.seen_ms = self._clock.monotonic_ms()
         held = self._desk.held(worker_id)
-        await self._take_back_missing(worker_id, sink, held, dict(running), now_ms)
+        await self._take_back_missing(worker_id, sink, held, set(running), now_ms)
         row = self._raft.state.tables.workers.get(worker_id)
         return [(i, a) for i, a in running if held.get(i) != a], row is None or row.draining
 
     async def _take_back_missing(
-        self, worker_id: int, sink: PollSink, held: dict[int, int], claimed: dict[int, int],
+        self, worker_id: int, sink: PollSink, held: dict[int, int], claimed: set[tuple[int, int]],
         now_ms: int,
     ) -> None:  # fmt: skip
         waiting = {job.job_id for job in sink.jobs}
@@ -119,7 +119,7 @@ class PollDesk:
         missing = [
             job_id
             for job_id, at_ms in sink.fetched_ms.items()
-            if claimed.get(job_id) != held[job_id] and now_ms - at_ms >= self._ttl_ms
+            if (job_id, held[job_id]) not in claimed and now_ms - at_ms >= self._ttl_ms
         ]
         if missing:
             await self._desk.release(worker_id, missing, [held[job_id] for job_id in missing])
@@ -137,5 +137,6 @@ class PollDesk:
             self._desk.sessions[worker_id] = session
         if not isinstance(session.sink, PollSink):
             session.sink = PollSink()
+        session.polls = True
         session.draining = row.draining
         return session, session.sink

@@ -18,6 +18,7 @@ class Session:
         "draining",
         "gone_since_ms",
         "grace_ms",
+        "polls",
         "seen_ms",
         "sink",
         "worker_id",
@@ -31,6 +32,7 @@ class Session:
         self.seen_ms = now_ms
         self.gone_since_ms = now_ms if sink is None else 0
         self.grace_ms = grace_ms
+        self.polls = False  # it grants credit for one poll at a time
         self._lanes: list[Lane] = []
         self._lanes_version = -1
 
@@ -44,8 +46,9 @@ class Session:
         return self._lanes
 
     def refund(self, credit: int) -> None:
-        """Jobs that were to be sent were not. A lost connection's credit is gone anyway."""
-        if self.sink is not None:
+        """Jobs that were to be sent were not. A lost connection's credit is gone anyway, and a
+        poll's may be: it must not lure jobs to a worker that does not wait for them."""
+        if self.sink is not None and not self.polls:
             self.credit += credit
 
     def forget_lanes(self) -> None:

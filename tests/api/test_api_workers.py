@@ -50,6 +50,23 @@ async def test_a_polling_worker_takes_and_completes_jobs(api):
     assert (late.status, late.code) == (409, "stale_attempt")
 
 
+async def test_a_fetched_job_that_never_arrived_is_taken_back_after_one_ttl(api, node):
+    registered = (await api("POST", "/v1/workers", {"name": "p", "slots": 2, "tasks": ["t"]})).json
+    beat = f"/v1/workers/{registered['worker_id']}/heartbeat"
+    job_id = await api.submit()
+    [job] = await poll(api, registered["worker_id"], max=1, wait=5)
+    node.clock.advance(9_000)
+    await api("POST", beat, {"running": []})
+    assert (await api.get(f"/v1/jobs/{job_id}"))["status"] == "running"
+    node.clock.advance(2_000)
+    held = {"job_id": job_id, "attempt": job["attempt"]}
+    await api("POST", beat, {"running": [held]})
+    assert (await api.get(f"/v1/jobs/{job_id}"))["status"] == "running"
+    await api("POST", beat, {"running": [{**held, "attempt": 7}]})
+    view = await api.get(f"/v1/jobs/{job_id}")
+    assert (view["status"], view["reason"], view["failures"]) == ("pending", "ready", 0)
+
+
 async def test_polling_waits_for_the_first_job(api):
     worker_id = await enlist(api)
     assert await poll(api, worker_id) == []
