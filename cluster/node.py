@@ -164,6 +164,8 @@ class Node:
             "raft_commit_index": raft.commit_index,
             "raft_applied_index": raft.applied_index,
             "proposals_queued": self.proposer.queued,
+            "proposed_batches": self.proposer.batches_total,
+            "proposed_commands": self.proposer.commands_total,
             "assigned_jobs": self.dispatcher.assigned_total,
             "actor_restarts": self.leader_duties.restarts_total,
             "listener_errors": raft.listener_errors_total,

@@ -69,10 +69,6 @@ class Report:
     tail: list[str] = field(default_factory=list)
 
 
-class FailedRun(Exception):
-    """Something that must hold did not; the message says what."""
-
-
 class World:
     """Everything of one run. Parts call `fail` when something is wrong; the run then ends."""
 

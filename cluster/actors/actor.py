@@ -35,10 +35,6 @@ class Actor:
             self._waiting.set_result(None)
         return True
 
-    @property
-    def mailbox_size(self) -> int:
-        return len(self._mailbox)
-
     async def on_start(self) -> None:
         """Rebuild from state. Runs at every start, also after a crash."""
 

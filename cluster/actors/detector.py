@@ -45,7 +45,6 @@ class Detector(Actor):
         self._timer: asyncio.TimerHandle | None = None
         self._round_ms = 0
         self._ending: dict[tuple[int, int], int] = {}  # overdue attempt -> its worker
-        self.lost_total = 0
         raft.on_effects(self._on_effects)
 
     async def on_start(self) -> None:
@@ -123,7 +122,6 @@ class Detector(Actor):
                 continue  # came back or left while another's loss was committed
             reason = self._why_lost(session, self._clock.monotonic_ms())
             if reason:
-                self.lost_total += 1
                 log.warning("worker w%d is lost: %s", session.worker_id, reason)
                 await self._desk.lose(session.worker_id, reason)
 

@@ -31,7 +31,6 @@ class Janitor(Actor):
         self._proposer = proposer
         self._dead_letters_max = dead_letters_max
         self._active = False
-        self.purged_total = 0
         raft.on_effects(self._on_effects)
 
     def _surplus(self) -> int:
@@ -56,4 +55,3 @@ class Janitor(Actor):
                 await self._proposer.propose(PurgeDead(oldest))
             except (NotLeader, OutcomeUnknown, Overloaded):
                 return  # the next death looks again
-            self.purged_total += len(oldest)

@@ -17,7 +17,7 @@ from cluster.actors.services import NotLeader, OutcomeUnknown, Overloaded
 from cluster.clock import Clock
 from cluster.machine.commands import FireSchedule
 from cluster.machine.effects import Effects
-from cluster.machine.results import Fired, Result
+from cluster.machine.results import Result
 from cluster.machine.tables import ScheduleRow
 from cluster.policy.cron import CronError
 from cluster.policy.planning import next_occurrence
@@ -41,7 +41,6 @@ class Scheduler(Actor):
         self._clock = clock
         self._catch_up_ms = catch_up_ms
         self._active = False
-        self.fired_total = 0
         raft.on_effects(self._on_effects)
 
     async def on_start(self) -> None:
@@ -96,9 +95,6 @@ class Scheduler(Actor):
 
     def _launched(self, schedule_id: str, future: asyncio.Future[Result]) -> None:
         try:
-            result = future.result()
+            future.result()  # a refusal says that the occurrence was launched, or its plan changed
         except (NotLeader, OutcomeUnknown):
             self._enqueue_later(schedule_id)
-            return
-        if isinstance(result, Fired):
-            self.fired_total += 1

@@ -37,11 +37,8 @@ class FinishedJob(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_onl
     created_ms: int = 0
     run_at_ms: int = 0
     started_ms: int = 0
-    priority: int = 5
     attempt: int = 0
     failures: int = 0
-    max_retries: int = 0
-    timeout_ms: int = 0
     worker_id: int = 0
     payload: bytes = b""
     output: bytes | None = None
