@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 from .core import Core
 from .counters import Counters
-from .disk import Batch, DiskThread, SegmentFiles
+from .disk import Batch, SegmentFiles
 from .folder import DataFolder, cluster_id_of, cluster_key
+from .host import Host, HostDisk, HostNetwork, RealHost
 from .install import Installer, align, choose_snapshot, restore
 from .interface import (
     ConsensusConfig,
@@ -28,7 +29,7 @@ from .interface import (
     TransferError,
 )
 from .journal import Journal
-from .mesh import Mesh, split_address
+from .mesh import split_address
 from .recovery import FIX, Recovered, read_journal, settle
 from .snapfile import SnapshotFile
 from .snapreceive import Arrived, SnapshotReceiver
@@ -37,7 +38,6 @@ from .transfer import transfer_leadership
 
 logger = logging.getLogger("quorate.consensus")
 
-TIMER_S = 0.01
 ENTRY_BYTES_LIMIT = 16 << 20  # well below the frame limit and the engine's own splitting
 
 
@@ -59,16 +59,22 @@ class Consensus:
     """One node. All methods belong to the loop that called `start()`."""
 
     def __init__(
-        self, config: ConsensusConfig, machine: ReplicatedMachine, on_role: RoleCallback
+        self,
+        config: ConsensusConfig,
+        machine: ReplicatedMachine,
+        on_role: RoleCallback,
+        host: Host | None = None,
     ) -> None:
+        """`host` is what it runs on: sockets and threads unless a simulation says otherwise."""
         self._config = config
+        self._host: Host = host or RealHost()
         self._machine = machine
         self._on_role = on_role
         self._counters = Counters()
         self._core: Core | None = None
         self._journal: Journal | None = None
-        self._disk: DiskThread | None = None
-        self._mesh: Mesh | None = None
+        self._disk: HostDisk | None = None
+        self._mesh: HostNetwork | None = None
         self._folder: DataFolder | None = None
         self._snapshotter: Snapshotter | None = None
         self._receiver: SnapshotReceiver | None = None
@@ -90,9 +96,9 @@ class Consensus:
         for address in (config.listen, *members):
             split_address(address)
         check_settings(config)
-        key = await asyncio.to_thread(cluster_key, config.cluster_secret, members)
+        key = await self._host.offload(lambda: cluster_key(config.cluster_secret, members))
         cluster_id = cluster_id_of(key)
-        self._mesh = Mesh(config, key, cluster_id, self._counters, self._wake)
+        self._mesh = self._host.open_network(config, key, cluster_id, self._counters, self._wake)
         self._folder = DataFolder(config.data_dir, config.node_id, cluster_id)
         self._mesh.bind()
         try:
@@ -119,9 +125,9 @@ class Consensus:
                 )
             return found, snapshot
 
-        found, snapshot = await asyncio.to_thread(read)
+        found, snapshot = await self._host.offload(read)
         folder.prepare()
-        await asyncio.to_thread(settle, folder.journal, found)
+        await self._host.offload(lambda: settle(folder.journal, found))
         if snapshot is not None:
             try:
                 restore(self._machine, snapshot, cluster_id)
@@ -132,7 +138,7 @@ class Consensus:
         files = SegmentFiles(
             folder.journal, cluster_id, found, config.segment_bytes, fsync=config.fsync
         )
-        self._disk = DiskThread(files, self._loop_post, self._on_durable, self._fail)
+        self._disk = self._host.open_disk(files, self._on_durable, self._fail)
         journal.attach(self._disk)
         align(journal, snapshot)
         keep = journal.trailing_index(applied, config.trailing_entries, config.trailing_bytes)
@@ -153,7 +159,7 @@ class Consensus:
         installer = Installer(core.acceptor, self._machine, self._receiver, cluster_id)
         core.enable_snapshots(folder.snapshots, installer)
         self._snapshotter = Snapshotter(
-            core, self._machine, folder.snapshots, cluster_id, self._disk
+            core, self._machine, folder.snapshots, cluster_id, self._disk, self._host
         )
         installer.on_installed = self._snapshotter.remember
         if snapshot is not None:
@@ -172,7 +178,7 @@ class Consensus:
             await self._mesh.close()
         if self._journal is not None and self._disk is not None:
             self._journal.kick()
-            await asyncio.to_thread(self._disk.close)
+            await self._host.offload(self._disk.close)
         await asyncio.gather(*self._jobs, return_exceptions=True)
         self._release()
 
@@ -332,11 +338,7 @@ class Consensus:
         self._wake()
         if self._snapshotter is not None:
             self._snapshotter.consider()
-        self._timer = self._loop.call_later(TIMER_S, self._tick)
-
-    def _loop_post(self, function: Callable[..., object], *arguments: object) -> None:
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(function, *arguments)
+        self._timer = self._loop.call_later(self._host.timer_s, self._tick)
 
     def _on_durable(self, batch: Batch, seconds: float, fsyncs: int, written: int) -> None:
         counters = self._counters
@@ -358,7 +360,7 @@ class Consensus:
         """Runs a receiver's file work in a thread and brings the result back to the loop."""
 
         async def work() -> None:
-            arrived = await asyncio.to_thread(job)
+            arrived = await self._host.offload(job)
             if not self._stopped:
                 done(arrived)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from . import records
+from .pin import token
 from .recovery import SUFFIX, Recovered, Segment, sync_folder
 
 IOV_PARTS_MAX = 512  # below IOV_MAX (1,024) everywhere
@@ -91,7 +92,7 @@ class SegmentFiles:
     def _roll(self, opening: list[bytes]) -> None:
         self.sync()
         self.close()
-        self._nonce = os.urandom(8)
+        self._nonce = token(8)
         sequence = self._next_segment
         path = self._folder / f"{sequence:016d}{SUFFIX}"
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)

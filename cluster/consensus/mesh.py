@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import errno
 import logging
-import os
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from typing import Protocol
 from .counters import Counters
 from .interface import ConsensusConfig, ConsensusStartError
 from .link import Link, LinkState
-from .pin import now, uniform
+from .pin import now, token, uniform
 from .wire import EMPTY, PROTOCOL, Blob, Hello, Message, Ping
 
 logger = logging.getLogger("quorate.consensus.mesh")
@@ -97,7 +96,7 @@ class Mesh:
         self._config = config
         self._key = key
         self._cluster_id = cluster_id
-        self._boot_id = os.urandom(BOOT_BYTES)
+        self._boot_id = token(BOOT_BYTES)
         self._links: dict[str, Link] = {}
         self._strangers: set[Link] = set()
         self._last_epoch = 0

@@ -8,9 +8,11 @@ its poller (we own no sockets there) and its clock.
 from __future__ import annotations
 
 import hashlib
+import os
+import random
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pysyncobj
 from pysyncobj import journal as library_journal
@@ -48,8 +50,36 @@ class NullPoller:
         return None
 
 
+class Surroundings(Protocol):
+    """Clock and chance of whatever runs right now; the node, or a simulation of many."""
+
+    def monotonic(self) -> float: ...
+    def random(self) -> float: ...
+    def token(self, count: int) -> bytes: ...
+
+
+class RealSurroundings:
+    """The slewed clock of this machine, and chance nobody can guess."""
+
+    monotonic = staticmethod(time.monotonic)
+    random = staticmethod(random.random)
+    token = staticmethod(os.urandom)
+
+
+_surroundings: Surroundings = RealSurroundings()
+
+
+def surround(surroundings: Surroundings) -> Surroundings:
+    """Replaces clock and chance of the whole process, and returns what was there before."""
+    global _surroundings
+    before, _surroundings = _surroundings, surroundings
+    library.monotonicTime = surroundings.monotonic
+    library.random = surroundings
+    return before
+
+
 def install_hooks() -> None:
-    """Makes the engine accept a journal object, own no poller and read the slewed clock."""
+    """Makes the engine accept a journal object, own no poller and read our clock."""
 
     def create_journal(given: Any) -> Any:
         if not isinstance(given, library_journal.Journal):
@@ -58,7 +88,7 @@ def install_hooks() -> None:
 
     library.createJournal = create_journal
     library.createPoller = lambda kind: NullPoller()
-    library.monotonicTime = time.monotonic
+    surround(_surroundings)
 
 
 check_sources(Path(pysyncobj.__file__).parent, SHA256)
@@ -66,10 +96,15 @@ install_hooks()
 
 
 def now() -> float:
-    """Seconds on the engine's clock; looked up at call time so that a simulation can replace it."""
+    """Seconds on the engine's clock; looked up at call time, as tests and simulation replace it."""
     return float(library.monotonicTime())
 
 
 def uniform(low: float, high: float) -> float:
     """A random number from the engine's generator, replaceable for the same reason."""
     return low + (high - low) * float(library.random.random())
+
+
+def token(count: int) -> bytes:
+    """Bytes that nobody else draws: they tell two boots or two files apart, and keep no secret."""
+    return _surroundings.token(count)

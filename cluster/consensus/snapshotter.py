@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
 from .core import Core
 from .disk import Disk
+from .host import Host
 from .interface import ReplicatedMachine, SnapshotError
 from .pin import now
 from .snapfile import (
@@ -34,21 +33,26 @@ logger = logging.getLogger("quorate.consensus.snapshotter")
 RETRY_AFTER_S = 10.0
 LEADER_SHARE = 1.5  # the leader waits longer, so that followers snapshot first and not all at once
 LOG_BYTES_FACTOR = 4  # a transfer may hold back the trimming of the log up to so many limits
-MAX_DESCRIPTOR = 65_536
-ERROR_BYTES = 2_000
 
 
 class Snapshotter:
     def __init__(
-        self, core: Core, machine: ReplicatedMachine, folder: Path, cluster_id: bytes, disk: Disk
+        self,
+        core: Core,
+        machine: ReplicatedMachine,
+        folder: Path,
+        cluster_id: bytes,
+        disk: Disk,
+        host: Host,
     ) -> None:
         self._core = core
         self._machine = machine
         self._folder = folder
         self._cluster_id = cluster_id
         self._disk = disk
+        self._host = host
+        self._aside = host.aside()
         self._task: asyncio.Task[int] | None = None
-        self._child = 0
         self._closing = False
         self._not_before = 0.0
         self._newest_bytes = 0
@@ -93,9 +97,7 @@ class Snapshotter:
 
     def abort(self) -> None:
         self._closing = True
-        if self._child:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._child, signal.SIGKILL)
+        self._aside.kill()
         if self._task is not None:
             self._task.cancel()
 
@@ -128,10 +130,10 @@ class Snapshotter:
         grown, core.journal.grown_bytes = core.journal.grown_bytes, 0
         temporary = self._folder / f"taking-{os.getpid()}{TEMPORARY}"
         try:
-            await self._encode_in_child(temporary, index, term)
+            await self._aside.run(lambda is_wanted: self._write(temporary, index, term, is_wanted))
             # Before it gets its name: a restart begins at the newest, replaying nothing older.
             await self._machine.before_truncate(index)
-            snapshot = await asyncio.to_thread(self._publish, temporary, index, term)
+            snapshot = await self._host.offload(lambda: self._publish(temporary, index, term))
         except BaseException:
             core.journal.grown_bytes += grown  # or the next try waits for as much growth again
             with contextlib.suppress(OSError):
@@ -152,26 +154,7 @@ class Snapshotter:
                 "free space on this disk"
             )
 
-    async def _encode_in_child(self, path: Path, index: int, term: int) -> None:
-        reader, writer = os.pipe()
-        try:
-            self._child = os.fork()
-            if self._child == 0:
-                run_child(lambda: self._write(path, index, term), writer)
-            os.close(writer)
-            writer = -1
-            _, status = await asyncio.to_thread(os.waitpid, self._child, 0)
-            self._child = 0
-            if status != 0:
-                said = os.read(reader, ERROR_BYTES).decode(errors="replace")
-                raise SnapshotError(said or f"the child ended with status {status}")
-        finally:
-            os.close(reader)
-            if writer >= 0:
-                os.close(writer)
-
-    def _write(self, path: Path, index: int, term: int) -> None:
-        parent = os.getppid()
+    def _write(self, path: Path, index: int, term: int, is_wanted: Callable[[], bool]) -> None:
         with path.open("wb", buffering=1 << 20) as file:
             write_content(
                 file,
@@ -179,7 +162,7 @@ class Snapshotter:
                 index=index,
                 term=term,
                 chunks=self._machine.snapshot(),
-                keep_going=lambda: os.getppid() == parent,
+                keep_going=is_wanted,
             )
             file.flush()
             os.fsync(file.fileno())
@@ -205,28 +188,3 @@ class Snapshotter:
         kept = list_snapshots(self._folder)
         if kept:
             self._disk.delete_before(min(snapshot.index for snapshot in kept))
-
-
-def run_child(work: Callable[[], None], error_pipe: int) -> None:
-    """Runs `work` in a forked child and ends it; never returns into the parent's code (B11).
-
-    Everything inherited is closed first: the child must not keep the port or the folder's lock when
-    the parent dies.
-    """
-    status = 1
-    try:
-        gc.disable()
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.closerange(3, error_pipe)
-        os.closerange(error_pipe + 1, MAX_DESCRIPTOR)
-        with contextlib.suppress(OSError):
-            os.nice(10)
-        work()
-        status = 0
-    except BaseException as error:
-        with contextlib.suppress(BaseException):
-            os.write(error_pipe, repr(error).encode()[:ERROR_BYTES])
-    finally:
-        os._exit(status)
