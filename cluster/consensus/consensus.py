@@ -23,6 +23,8 @@ from .interface import (
     FatalError,
     PeerStatus,
     ProposalCallback,
+    ReadError,
+    ReadFailure,
     ReplicatedMachine,
     Role,
     RoleCallback,
@@ -203,6 +205,8 @@ class Consensus:
         self._core.replicator.end()
         self._core.proposals.leadership_lost(reason)
         self._core.proposals.call_back()
+        self._core.reads.end_all(ReadFailure.STOPPED)
+        self._core.reads.call_back()
 
     def _release(self) -> None:
         if self._receiver is not None:
@@ -295,6 +299,28 @@ class Consensus:
         self._core.propose(entry, callback)
         if self._core.halted:
             self._loop.call_soon(self._core.proposals.call_back)
+
+    async def read_index(self, timeout_ms: int) -> int:
+        """An index that is applied here and covers all that was acknowledged before this call.
+
+        Works on every member. Raises ReadError, with what was missing, at the latest after
+        `timeout_ms`.
+        """
+        core = self._running
+        if core is None or core.halted:
+            raise ReadError(ReadFailure.STOPPED)
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def ended(answer: int | ReadError) -> None:
+            if future.done():
+                return  # whoever asked has gone
+            if isinstance(answer, ReadError):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+        core.read_index(ended, timeout_ms)
+        return await future
 
     async def transfer_leadership(self, target: str | None, timeout_ms: int) -> str:
         """Hands leadership to `target` (or the follower that is furthest); returns the new leader.

@@ -23,6 +23,8 @@ from .interface import (
     ConsensusConfig,
     FatalError,
     ProposalCallback,
+    ReadCallback,
+    ReadFailure,
     ReplicatedMachine,
     Role,
     RoleCallback,
@@ -33,6 +35,7 @@ from .outbox import Outbox
 from .parts import Parts
 from .pin import now
 from .proposals import Proposals
+from .reads import Reads
 from .replicator import Replicator
 from .snapreceive import Arrived
 from .wire import (
@@ -43,6 +46,10 @@ from .wire import (
     Message,
     PreVote,
     PreVoteReply,
+    ReadAnswer,
+    ReadAsk,
+    ReadPing,
+    ReadPong,
     RequestVote,
     SnapshotChunk,
     SnapshotReply,
@@ -95,9 +102,11 @@ class Core:
         parts = Parts(config, self.engine, journal, network, self.outbox, self.guards, counters)
         self.election = Election(parts)
         self.replicator = Replicator(parts)
+        self.reads = Reads(parts, self.replicator)
         self.acceptor = Acceptor(
             self.engine, journal, self.outbox, self.election, self.guards, counters
         )
+        self._handlers = self._handlers_without_blob()
         self.installer: Installer | None = None
         if not config.peers:
             self.engine.set_deadline(0.0)  # nobody to wait for
@@ -128,8 +137,10 @@ class Core:
         journal.kick()
         self._watch_disk()
         self.proposals.expire()
+        self.reads.step()
         self._tell()
         self.proposals.call_back()
+        self.reads.call_back()
         self._announce()
         more = self.intake_open and self.proposals.has_queued
         if more or engine.applied_index() < self._appliable():
@@ -159,12 +170,18 @@ class Core:
         if not self.halted:
             self.halted = True
             self.config.on_fatal(reason)
+            self.reads.end_all(ReadFailure.STOPPED)
+            self.reads.call_back()
 
     def propose(self, entry: bytes, callback: ProposalCallback) -> None:
         refusal = None
         if self.halted or not self.engine.is_leader():
             refusal = "not the leader"
         self.proposals.submit(entry, callback, refusal)
+        self._wake()
+
+    def read_index(self, callback: ReadCallback, timeout_ms: int) -> None:
+        self.reads.submit(callback, timeout_ms)
         self._wake()
 
     # State ---------------------------------------------------------------------------------
@@ -234,30 +251,32 @@ class Core:
             self.election.peer_lost(event.peer)
 
     def _dispatch(self, peer: str, message: Message, blob: bytes) -> None:
-        match message:
-            case Append():
-                self.acceptor.on_append(peer, message, blob)
-            case AppendReply():
-                self.replicator.on_reply(peer, message)
-            case SnapshotChunk():
-                if self.acceptor.on_chunk_heard(peer, message) and self.installer is not None:
-                    self.installer.on_chunk(peer, message, blob)
-            case SnapshotReply():
-                self.replicator.on_snapshot_reply(peer, message)
-            case PreVote():
-                self.election.on_pre_vote(peer, message)
-            case PreVoteReply():
-                self.election.on_pre_vote_reply(peer, message)
-            case RequestVote():
-                self.election.on_request_vote(peer, message)
-            case VoteReply():
-                self.election.on_vote_reply(peer, message)
-            case HigherTerm():
-                self.election.on_higher_term(message)
-            case TimeoutNow():
-                self.election.on_timeout_now(peer, message)
-            case _:
-                self.counters.dropped["unexpected_message"] += 1
+        if isinstance(message, Append):
+            self.acceptor.on_append(peer, message, blob)
+        elif isinstance(message, SnapshotChunk):
+            if self.acceptor.on_chunk_heard(peer, message) and self.installer is not None:
+                self.installer.on_chunk(peer, message, blob)
+        elif type(message) in self._handlers:
+            self._handlers[type(message)](peer, message)
+        else:
+            self.counters.dropped["unexpected_message"] += 1
+
+    def _handlers_without_blob(self) -> dict[type[Message], Callable[[str, Any], None]]:
+        election, replicator, reads = self.election, self.replicator, self.reads
+        return {
+            AppendReply: replicator.on_reply,
+            SnapshotReply: replicator.on_snapshot_reply,
+            PreVote: election.on_pre_vote,
+            PreVoteReply: election.on_pre_vote_reply,
+            RequestVote: election.on_request_vote,
+            VoteReply: election.on_vote_reply,
+            HigherTerm: lambda _, message: election.on_higher_term(message),
+            TimeoutNow: election.on_timeout_now,
+            ReadPing: reads.on_ping,
+            ReadPong: reads.on_pong,
+            ReadAsk: reads.on_ask,
+            ReadAnswer: reads.on_answer,
+        }
 
     # Hooks of the engine -------------------------------------------------------------------
 

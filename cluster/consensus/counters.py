@@ -47,6 +47,9 @@ class Counters:
     rewinds: int = 0
     entries_applied: int = 0
     proposals: int = 0
+    reads: int = 0
+    reads_failed: int = 0
+    read_rounds: int = 0
     fsyncs: int = 0
     journal_bytes_written: int = 0
     snapshots_taken: int = 0

@@ -21,6 +21,7 @@ GUARDS = {
     "a5_snapshot_age": "a snapshot at or below the commit index is never installed",
     "a6_vote_once": "a voter counts once per term",
     "a9_own_disk": "a leader counts itself only up to what its own disk holds",
+    "a10_read_index": "a linearizable read waits until a majority has confirmed the leader",
     "persist_then_speak": "votes and acks leave only when what they promise is on disk",
     "c2_prevote": "no campaign before a majority would grant it",
     "c2_stickiness": "no vote against a leader that was heard lately",

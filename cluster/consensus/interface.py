@@ -52,6 +52,7 @@ class Outcome(enum.Enum):
 
 ProposalCallback = Callable[[Outcome, object], None]
 RoleCallback = Callable[[Role, int, "str | None"], None]
+ReadCallback = Callable[["int | ReadError"], None]
 
 
 class ConsensusError(Exception):
@@ -64,6 +65,25 @@ class ConsensusStartError(ConsensusError):
 
 class TransferError(ConsensusError):
     """Leadership stayed where it was; the message says why."""
+
+
+class ReadFailure(enum.Enum):
+    """Why there is no point to read at; nothing has changed, so asking again is always safe."""
+
+    NO_LEADER = "no leader was known in time"
+    NO_QUORUM = "no majority confirmed the leader in time"
+    NO_ANSWER = "the leader did not answer in time"
+    BEHIND = "this node did not catch up in time"
+    OVERLOADED = "too many reads are waiting"
+    STOPPED = "this node is stopping"
+
+
+class ReadError(ConsensusError):
+    """A linearizable read was not possible; `reason` says what was missing."""
+
+    def __init__(self, reason: ReadFailure) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
 
 
 class SnapshotError(ConsensusError):
@@ -109,6 +129,7 @@ class ConsensusConfig:
     entry_bytes_max: int = 16 * MIB
     uncommitted_entries_max: int = 20_000
     uncommitted_bytes_max: int = 128 * MIB
+    reads_max: int = 10_000  # linearizable reads that wait at this node
     segment_bytes: int = 16 * MIB
     snapshot_journal_bytes: int = 64 * MIB
     snapshot_chunk_bytes: int = 512 * 1024

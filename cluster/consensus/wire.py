@@ -15,7 +15,7 @@ import msgspec
 
 from .recovery import Entry
 
-PROTOCOL = 1
+PROTOCOL = 2
 FRAME = struct.Struct("<IIII")  # head length, blob length, crc of head, crc of blob
 FRAME_BYTES_MAX = 32 << 20
 HEAD_BYTES_MAX = 64 << 10
@@ -111,6 +111,33 @@ class SnapshotReply(msgspec.Struct, tag=12, array_like=True, frozen=True):
     offset: int
 
 
+class ReadPing(msgspec.Struct, tag=13, array_like=True, frozen=True):
+    """A leader asks whether it still leads in `term`; `seq` names the round."""
+
+    term: int
+    seq: int
+
+
+class ReadPong(msgspec.Struct, tag=14, array_like=True, frozen=True):
+    """Said only by who is in that term and follows the one who asked."""
+
+    term: int
+    seq: int
+
+
+class ReadAsk(msgspec.Struct, tag=15, array_like=True, frozen=True):
+    """A follower asks its leader for an index to read at."""
+
+    seq: int
+
+
+class ReadAnswer(msgspec.Struct, tag=16, array_like=True, frozen=True):
+    """Everything committed before the question is at or below `index`; 0: ask somebody else."""
+
+    seq: int
+    index: int
+
+
 Message = (
     Hello
     | Ping
@@ -124,6 +151,10 @@ Message = (
     | TimeoutNow
     | SnapshotChunk
     | SnapshotReply
+    | ReadPing
+    | ReadPong
+    | ReadAsk
+    | ReadAnswer
 )
 
 _encoder = msgspec.msgpack.Encoder()

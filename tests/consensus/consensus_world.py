@@ -88,6 +88,7 @@ class World:
         disabled: frozenset[str] = frozenset(),
     ) -> None:
         self.now = 100.0
+        self.connections = 0
         monkeypatch.setattr("pysyncobj.syncobj.monotonicTime", lambda: self.now)
         self.fatal: list[str] = []
         self.network = ScriptedNetwork()
@@ -135,7 +136,8 @@ class World:
 
     def connect(self, *peers: str) -> None:
         for peer in peers:
-            self.network.epochs[peer] = self.network.epochs.get(peer, 0) + 1
+            self.connections += 1  # an epoch is never used again
+            self.network.epochs[peer] = self.connections
             self.network.inbox.append(Connected(peer, self.network.epochs[peer]))
         self.run()
 
