@@ -36,6 +36,7 @@ from .recovery import FIX, Recovered, read_journal, settle
 from .snapfile import SnapshotFile
 from .snapreceive import Arrived, SnapshotReceiver
 from .snapshotter import Snapshotter
+from .snapstore import SnapshotStore
 from .transfer import transfer_leadership
 
 logger = logging.getLogger("quorate.consensus")
@@ -101,7 +102,8 @@ class Consensus:
         key = await self._host.offload(lambda: cluster_key(config.cluster_secret, members))
         cluster_id = cluster_id_of(key)
         self._mesh = self._host.open_network(config, key, cluster_id, self._counters, self._wake)
-        self._folder = DataFolder(config.data_dir, config.node_id, cluster_id)
+        storage = self._host.storage
+        self._folder = DataFolder(storage, config.data_dir, config.node_id, cluster_id)
         self._mesh.bind()
         try:
             self._folder.open()
@@ -116,10 +118,12 @@ class Consensus:
     async def _recover(self, cluster_id: bytes) -> None:
         config, folder = self._config, self._folder
         assert folder is not None and self._mesh is not None
+        storage = self._host.storage
+        store = SnapshotStore(storage, folder.snapshots, cluster_id)
 
         def read() -> tuple[Recovered, SnapshotFile | None]:
-            found = read_journal(folder.journal, cluster_id)
-            snapshot = choose_snapshot(folder.snapshots, cluster_id, found)
+            found = read_journal(storage, folder.journal, cluster_id)
+            snapshot = choose_snapshot(store, found)
             if snapshot is not None and not found.segments:
                 # Entries, term and vote of after the snapshot are gone: not a state to vote from.
                 raise ConsensusStartError(
@@ -129,16 +133,22 @@ class Consensus:
 
         found, snapshot = await self._host.offload(read)
         folder.prepare()
-        await self._host.offload(lambda: settle(folder.journal, found))
+        store.remove_unfinished()
+        await self._host.offload(lambda: settle(storage, folder.journal, found))
         if snapshot is not None:
             try:
-                restore(self._machine, snapshot, cluster_id)
+                restore(self._machine, store, snapshot)
             except FatalError as error:
                 raise ConsensusStartError(f"{error}; use the release that wrote it") from error
         applied = snapshot.index if snapshot is not None else 1
         journal = self._journal = Journal(found, applied)
         files = SegmentFiles(
-            folder.journal, cluster_id, found, config.segment_bytes, fsync=config.fsync
+            storage,
+            folder.journal,
+            cluster_id,
+            found,
+            config.segment_bytes,
+            fsync=config.fsync,
         )
         self._disk = self._host.open_disk(files, self._on_durable, self._fail)
         journal.attach(self._disk)
@@ -155,14 +165,10 @@ class Consensus:
             on_role=self._tell_role,
             applied=applied,
         )
-        self._receiver = SnapshotReceiver(
-            folder.snapshots, cluster_id, self._verify, core.snapshot_arrived
-        )
-        installer = Installer(core.acceptor, self._machine, self._receiver, cluster_id)
-        core.enable_snapshots(folder.snapshots, installer)
-        self._snapshotter = Snapshotter(
-            core, self._machine, folder.snapshots, cluster_id, self._disk, self._host
-        )
+        self._receiver = SnapshotReceiver(store, self._verify, core.snapshot_arrived)
+        installer = Installer(core.acceptor, self._machine, self._receiver, store)
+        core.enable_snapshots(store, installer)
+        self._snapshotter = Snapshotter(core, self._machine, store, self._disk, self._host)
         installer.on_installed = self._snapshotter.remember
         if snapshot is not None:
             self._snapshotter.remember(snapshot)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from .acceptor import Acceptor
@@ -38,6 +37,7 @@ from .proposals import Proposals
 from .reads import Reads
 from .replicator import Replicator
 from .snapreceive import Arrived
+from .snapstore import SnapshotStore
 from .wire import (
     Append,
     AppendReply,
@@ -360,6 +360,6 @@ class Core:
             self.fail(f"a received snapshot cannot be installed: {error!r}")
         self._wake()
 
-    def enable_snapshots(self, folder: Path, installer: Installer) -> None:
-        self.replicator.snapshot_folder = folder
+    def enable_snapshots(self, store: SnapshotStore, installer: Installer) -> None:
+        self.replicator.snapshots = store
         self.installer = installer

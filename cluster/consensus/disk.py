@@ -8,7 +8,6 @@ final: after a failed fsync the page cache may lie, so nothing is ever retried.
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import threading
 import time
@@ -19,9 +18,8 @@ from typing import Protocol
 
 from . import records
 from .pin import token
-from .recovery import SUFFIX, Recovered, Segment, sync_folder
-
-IOV_PARTS_MAX = 512  # below IOV_MAX (1,024) everywhere
+from .recovery import SUFFIX, Recovered, Segment
+from .storage import Open, Storage
 
 
 @dataclass
@@ -47,8 +45,16 @@ class SegmentFiles:
     """Appends batches to segment files, rolling to a new file at `segment_bytes`."""
 
     def __init__(
-        self, folder: Path, cluster: bytes, found: Recovered, segment_bytes: int, *, fsync: bool
+        self,
+        storage: Storage,
+        folder: Path,
+        cluster: bytes,
+        found: Recovered,
+        segment_bytes: int,
+        *,
+        fsync: bool,
     ) -> None:
+        self._storage = storage
         self._folder = folder
         self._cluster = cluster
         self._segment_bytes = segment_bytes
@@ -69,7 +75,7 @@ class SegmentFiles:
 
     def sync(self) -> None:
         if self._fsync and self._descriptor >= 0:
-            os.fdatasync(self._descriptor)
+            self._storage.sync_data(self._descriptor)
             self.fsyncs += 1
 
     def size_bytes(self) -> int:
@@ -79,14 +85,14 @@ class SegmentFiles:
         """Removes whole leading files none of whose live entries is above `index`."""
         removed = False
         while len(self._segments) > 1 and self._segments[1].base_index <= index:
-            self._segments.pop(0).path.unlink()
+            self._storage.remove(self._segments.pop(0).path)
             removed = True
         if removed and self._fsync:
-            sync_folder(self._folder)
+            self._storage.sync_folder(self._folder)
 
     def close(self) -> None:
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            self._storage.close(self._descriptor)
             self._descriptor = -1
 
     def _roll(self, opening: list[bytes]) -> None:
@@ -95,7 +101,7 @@ class SegmentFiles:
         self._nonce = token(8)
         sequence = self._next_segment
         path = self._folder / f"{sequence:016d}{SUFFIX}"
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        self._descriptor = self._storage.open(path, Open.CREATE)
         self._next_segment += 1
         base_index = records.RECORD.unpack_from(opening[-1])[1]
         self._segments.append(Segment(path, sequence, base_index, 0))
@@ -104,23 +110,18 @@ class SegmentFiles:
         self._write(opening)
         self.sync()
         if self._fsync:
-            sync_folder(self._folder)
+            self._storage.sync_folder(self._folder)
 
     def _write(self, parts: list[bytes]) -> None:
         self._write_raw(records.frame_batch(self._nonce, self._next_batch, parts))
         self._next_batch += 1
 
     def _write_raw(self, parts: list[bytes]) -> None:
-        for start in range(0, len(parts), IOV_PARTS_MAX):
-            group = parts[start : start + IOV_PARTS_MAX]
-            wanted = sum(map(len, group))
-            written = os.writev(self._descriptor, group)
-            if written < wanted:  # a short write: finish it byte-exact or raise
-                rest = b"".join(group)[written:]
-                while rest:
-                    rest = rest[os.write(self._descriptor, rest) :]
-            self._segments[-1].size += wanted
-            self.bytes_written += wanted
+        segment = self._segments[-1]
+        size = sum(map(len, parts))
+        self._storage.write_at(self._descriptor, parts, segment.size)
+        segment.size += size
+        self.bytes_written += size
 
 
 class DiskThread:

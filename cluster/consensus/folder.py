@@ -6,17 +6,15 @@ one; a folder that was made for other members, another node or another secret is
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import hashlib
-import os
 from pathlib import Path
 
 import msgspec
 
 from .interface import ConsensusStartError
-from .recovery import sync_folder
-from .snapfile import TEMPORARY
+from .recovery import SUFFIX
+from .storage import Storage, make_folders, sync_path, write_file
 
 FORMAT = 1
 IDENTITY_FILE = "identity.json"
@@ -50,7 +48,8 @@ def cluster_id_of(key: bytes) -> bytes:
 class DataFolder:
     """An opened folder; `close()` gives up the lock."""
 
-    def __init__(self, root: Path, node_id: str, cluster_id: bytes) -> None:
+    def __init__(self, storage: Storage, root: Path, node_id: str, cluster_id: bytes) -> None:
+        self._storage = storage
         self.root = root
         self.journal = root / JOURNAL_FOLDER
         self.snapshots = root / SNAPSHOT_FOLDER
@@ -61,20 +60,17 @@ class DataFolder:
     def open(self) -> None:
         """Locks the folder and checks whose it is; ConsensusStartError names folder and fix."""
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.root / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+            make_folders(self._storage, self.root)
+            self._lock = self._storage.lock(self.root / LOCK_FILE)
+        except BlockingIOError as error:
+            raise ConsensusStartError(
+                f"data folder {self.root} is in use by another process; stop that node or choose "
+                "another folder"
+            ) from error
         except OSError as error:
             raise ConsensusStartError(
                 f"data folder {self.root} cannot be used: {error.strerror}; choose another folder "
                 "or correct its owner and permissions"
-            ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self.close()
-            raise ConsensusStartError(
-                f"data folder {self.root} is in use by another process; stop that node or choose "
-                "another folder"
             ) from error
         try:
             self._check_owner()
@@ -84,38 +80,31 @@ class DataFolder:
 
     def prepare(self) -> None:
         """Makes a first start durable; called once everything else was found good."""
-        self.journal.mkdir(mode=0o700, exist_ok=True)
-        self.snapshots.mkdir(mode=0o700, exist_ok=True)
-        for unfinished in self.snapshots.glob(f"*{TEMPORARY}"):
-            unfinished.unlink()  # a writer that outlived its node goes on into nothing
+        self._storage.make_folder(self.journal)
+        self._storage.make_folder(self.snapshots)
         path = self.root / IDENTITY_FILE
-        if path.exists():
+        if self._storage.exists(path):
             return
+        sync_path(self._storage, self.root)
         content = msgspec.json.encode(Identity(FORMAT, self._cluster_id, self._node_id))
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            file.write(content + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-        sync_folder(self.root)
+        write_file(self._storage, path, content + b"\n")
 
     def close(self) -> None:
         if self._lock >= 0:
-            os.close(self._lock)
+            self._storage.close(self._lock)
             self._lock = -1
 
     def _check_owner(self) -> None:
         path = self.root / IDENTITY_FILE
-        if not path.exists():
-            if any(self.journal.glob("*.seg")) or any(self.snapshots.glob("*.snap")):
+        if not self._storage.exists(path):
+            if self._holds(self.journal, SUFFIX) or self._holds(self.snapshots, ".snap"):
                 raise ConsensusStartError(
                     f"{path} is missing although {self.root} holds data; restore it from a backup "
                     "or choose an empty folder"
                 )
             return
         try:
-            identity = msgspec.json.decode(path.read_bytes(), type=Identity)
+            identity = msgspec.json.decode(self._storage.read(path), type=Identity)
         except (msgspec.DecodeError, OSError) as error:
             raise ConsensusStartError(f"{path} is unreadable ({error}); restore it") from error
         if identity.format != FORMAT:
@@ -133,3 +122,6 @@ class DataFolder:
                 f"data folder {self.root} belongs to another cluster; start with the members and "
                 "the cluster secret it was made with, or choose an empty folder"
             )
+
+    def _holds(self, folder: Path, suffix: str) -> bool:
+        return any(name.endswith(suffix) for name in self._storage.list_names(folder))

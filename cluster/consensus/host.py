@@ -15,6 +15,7 @@ from .counters import Counters
 from .disk import Batch, Disk, DiskThread, SegmentFiles
 from .interface import ConsensusConfig
 from .mesh import Mesh, Network
+from .storage import FILES, Storage
 
 T = TypeVar("T")
 OnDurable = Callable[[Batch, float, int, int], None]
@@ -45,6 +46,7 @@ class Aside(Protocol):
 
 class Host(Protocol):
     timer_s: float  # how often an idle node looks at its clock
+    storage: Storage
 
     def open_network(
         self,
@@ -67,6 +69,7 @@ class Host(Protocol):
 
 class RealHost:
     timer_s = 0.01
+    storage: Storage = FILES
 
     def open_network(
         self,

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
 from .acceptor import Acceptor
 from .interface import ConsensusStartError, FatalError, ReplicatedMachine
 from .journal import Journal
 from .recovery import FIX, Recovered
-from .snapfile import SnapshotFile, SnapshotFileError, list_snapshots, read_chunks, validate
+from .snapfile import SnapshotFile, SnapshotFileError
 from .snapreceive import Arrived, SnapshotReceiver
+from .snapstore import SnapshotStore
 from .wire import AppendReply, SnapshotChunk, SnapshotReply
 
 logger = logging.getLogger("quorate.consensus.install")
@@ -28,12 +28,12 @@ class Installer:
         acceptor: Acceptor,
         machine: ReplicatedMachine,
         receiver: SnapshotReceiver,
-        cluster_id: bytes,
+        store: SnapshotStore,
     ) -> None:
         self._acceptor = acceptor
         self._machine = machine
         self._receiver = receiver
-        self._cluster_id = cluster_id
+        self._store = store
         self._last: tuple[int, int] = (0, 0)  # term and seq of the latest chunk
         self.on_installed: Callable[[SnapshotFile], None] = lambda snapshot: None
 
@@ -59,7 +59,7 @@ class Installer:
             return
         if self._is_too_old(snapshot.index):
             return
-        restore(self._machine, snapshot, self._cluster_id)
+        restore(self._machine, self._store, snapshot)
         if journal.term_at(snapshot.index) != snapshot.term:
             journal.reset(snapshot.index, snapshot.term)
         engine.set_applied_index(snapshot.index)
@@ -80,24 +80,23 @@ class Installer:
         return acceptor.guards.on("a5_snapshot_age") and index <= acceptor.engine.commit_index()
 
 
-def restore(machine: ReplicatedMachine, snapshot: SnapshotFile, cluster_id: bytes) -> None:
+def restore(machine: ReplicatedMachine, store: SnapshotStore, snapshot: SnapshotFile) -> None:
     """FatalError when the machine does not understand an intact file."""
     try:
-        machine.restore(read_chunks(snapshot.path, cluster_id, snapshot.index, snapshot.term))
+        machine.restore(store.read(snapshot))
     except ValueError as error:
         raise FatalError(f"snapshot {snapshot.path} cannot be restored: {error}") from error
 
 
-def choose_snapshot(folder: Path, cluster_id: bytes, found: Recovered) -> SnapshotFile | None:
+def choose_snapshot(store: SnapshotStore, found: Recovered) -> SnapshotFile | None:
     """The newest intact snapshot that the journal continues; ConsensusStartError if there is none.
 
     A damaged newest one may be passed over only while the journal still reaches back to the older.
     """
-    snapshots = list_snapshots(folder)
     complaints: list[str] = []
-    for snapshot in snapshots:
+    for snapshot in store.all():
         try:
-            validate(snapshot.path, cluster_id, snapshot.index, snapshot.term)
+            store.validate(snapshot)
         except (SnapshotFileError, OSError) as error:
             complaints.append(f"snapshot {snapshot.path} is damaged: {error}")
             continue
@@ -105,11 +104,11 @@ def choose_snapshot(folder: Path, cluster_id: bytes, found: Recovered) -> Snapsh
             break
         for complaint in complaints:
             logger.error("%s; starting from %s", complaint, snapshot.path)
-        _check_reach(folder, found, snapshot.index)
+        _check_reach(store, found, snapshot.index)
         return snapshot
     if complaints:
         raise ConsensusStartError(f"{complaints[0]}; {FIX}")
-    _check_reach(folder, found, 1)
+    _check_reach(store, found, 1)
     return None
 
 
@@ -125,9 +124,9 @@ def align(journal: Journal, snapshot: SnapshotFile | None) -> None:
         journal.reset(snapshot.index, snapshot.term)
 
 
-def _check_reach(folder: Path, found: Recovered, index: int) -> None:
+def _check_reach(store: SnapshotStore, found: Recovered, index: int) -> None:
     if found.base_index > index:
         raise ConsensusStartError(
-            f"the journal begins after entry {found.base_index}, but {folder} has no snapshot that "
-            f"reaches so far; {FIX}"
+            f"the journal begins after entry {found.base_index}, but {store.folder} has no "
+            f"snapshot that reaches so far; {FIX}"
         )

@@ -7,12 +7,12 @@ the cut is a separate step that the caller takes once everything else was found 
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import records
 from .interface import ConsensusStartError
+from .storage import Open, Storage
 
 SUFFIX = ".seg"
 FIX = (
@@ -60,47 +60,40 @@ def corrupt(path: Path, offset: int, why: str) -> ConsensusStartError:
     return ConsensusStartError(f"journal {path} is corrupt at byte {offset}: {why}; {FIX}")
 
 
-def read_journal(folder: Path, cluster: bytes) -> Recovered:
+def read_journal(storage: Storage, folder: Path, cluster: bytes) -> Recovered:
     """Reads every segment in order; ConsensusStartError on anything but a torn tail."""
     found = Recovered()
-    paths = sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []
+    paths = [folder / name for name in storage.list_names(folder) if name.endswith(SUFFIX)]
     for position, path in enumerate(paths):
-        _read_segment(found, path, cluster, is_last=position == len(paths) - 1)
+        data = storage.read(path)
+        _read_segment(found, path, data, cluster, is_last=position == len(paths) - 1)
     if found.term < found.last_term:
         raise corrupt(paths[-1], 0, "the stored term is older than the last entry's")
     return found
 
 
-def settle(folder: Path, found: Recovered) -> None:
+def settle(storage: Storage, folder: Path, found: Recovered) -> None:
     """Removes a torn tail and makes what was read durable.
 
     After a killed process the last batches may sit in the page cache only; a node that counts them
     as durable must first see to it that they are.
     """
     if found.cut is not None and found.cut[1] == 0:
-        found.cut[0].unlink()
+        storage.remove(found.cut[0])
     if found.segments:
-        descriptor = os.open(found.segments[-1].path, os.O_RDWR)
+        descriptor = storage.open(found.segments[-1].path, Open.UPDATE)
         try:
             if found.cut is not None and found.cut[1] > 0:
-                os.ftruncate(descriptor, found.cut[1])
-            os.fsync(descriptor)
+                storage.truncate(descriptor, found.cut[1])
+            storage.sync(descriptor)
         finally:
-            os.close(descriptor)
-    sync_folder(folder)
+            storage.close(descriptor)
+    storage.sync_folder(folder)
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes created, renamed and removed names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _read_segment(found: Recovered, path: Path, cluster: bytes, *, is_last: bool) -> None:
-    data = path.read_bytes()
+def _read_segment(
+    found: Recovered, path: Path, data: bytes, cluster: bytes, *, is_last: bool
+) -> None:
     header = records.SegmentHeader.decode(data)
     if header is None:
         # A file gets its header and opening batch durably before anything is promised from it.

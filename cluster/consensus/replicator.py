@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from .guards import majority
 from .parts import Parts
 from .snapsend import SnapshotSender
+from .snapstore import SnapshotStore
 from .wire import EMPTY, Append, AppendReply, Blob, SnapshotReply, encode_entries
 
 BATCH_BYTES = 1 << 20
@@ -57,8 +58,7 @@ class Replicator:
         self._counters = parts.counters
         self._progress: dict[str, Progress] = {}
         self._encoded: dict[int, tuple[int, bool, Blob]] = {}  # first -> (last, is full, blob)
-        self.open_sender: type[SnapshotSender] = SnapshotSender
-        self.snapshot_folder = parts.config.data_dir
+        self.snapshots: SnapshotStore | None = None
 
     # Life of a leadership ------------------------------------------------------------------
 
@@ -241,9 +241,10 @@ class Replicator:
 
     def _send_snapshot(self, peer: str, progress: Progress, *, heartbeat: bool) -> None:
         if progress.sender is None:
-            progress.sender = self.open_sender.open(
-                self.snapshot_folder, self._config.snapshot_chunk_bytes
-            )
+            if self.snapshots is not None:
+                progress.sender = SnapshotSender.open(
+                    self.snapshots, self._config.snapshot_chunk_bytes
+                )
             if progress.sender is None:
                 self._counters.errors["no_snapshot_to_send"] += 1
                 return

@@ -1,21 +1,17 @@
-"""The snapshot file: header, CRC'd chunks, trailer. Written once, validated before every use.
-
-A file counts only under its final name, and it gets that name only after its content is durable, so
-a crash leaves either nothing or a whole snapshot. The two newest are kept.
-"""
+"""The snapshot file: header, CRC'd chunks, trailer. Written once, validated before every use."""
 
 from __future__ import annotations
 
-import os
+import contextlib
 import re
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
-from .recovery import sync_folder
+from .storage import BufferedReader, Storage
 
 MAGIC = b"QRTSNAP1"
 FORMAT = 1
@@ -24,8 +20,6 @@ CHUNK = struct.Struct("<II")  # length, crc
 TRAILER = struct.Struct("<IIQQI")  # the end mark, chunks crc, chunk count, content bytes, crc
 END = 0xFFFFFFFF
 CHUNK_BYTES_MAX = 1 << 30
-KEEP = 2
-TEMPORARY = ".tmp"
 NAME = re.compile(r"snap-(\d{20})-(\d{20})\.snap")
 
 
@@ -42,22 +36,16 @@ class SnapshotFile:
     term: int
 
 
+class Writer(Protocol):
+    def write(self, data: bytes, /) -> object: ...
+
+
 def file_name(index: int, term: int) -> str:
     return f"snap-{index:020d}-{term:020d}.snap"
 
 
-def list_snapshots(folder: Path) -> list[SnapshotFile]:
-    """Newest first; contents are not looked at."""
-    found = []
-    for path in folder.glob("snap-*.snap") if folder.is_dir() else ():
-        match = NAME.fullmatch(path.name)
-        if match:
-            found.append(SnapshotFile(path, int(match[1]), int(match[2])))
-    return sorted(found, key=lambda snapshot: snapshot.index, reverse=True)
-
-
 def write_content(
-    file: BinaryIO,
+    file: Writer,
     *,
     cluster: bytes,
     index: int,
@@ -84,9 +72,11 @@ def write_content(
     file.write(tail + struct.pack("<I", zlib.crc32(tail)))
 
 
-def read_chunks(path: Path, cluster: bytes, index: int, term: int) -> Iterator[bytes]:
+def read_chunks(
+    storage: Storage, path: Path, cluster: bytes, index: int, term: int
+) -> Iterator[bytes]:
     """Yields the content, checking every byte; SnapshotFileError on the first damage."""
-    with path.open("rb") as file:
+    with contextlib.closing(BufferedReader(storage, path)) as file:
         _check_header(file.read(HEADER.size), cluster, index, term)
         total_crc, count, size = 0, 0, 0
         while True:
@@ -95,7 +85,7 @@ def read_chunks(path: Path, cluster: bytes, index: int, term: int) -> Iterator[b
                 raise SnapshotFileError("the file ends too early")
             length, crc = CHUNK.unpack(head)
             if length == END:
-                _check_trailer(head + file.read(), total_crc, count, size)
+                _check_trailer(head + file.read(TRAILER.size), total_crc, count, size)
                 return
             if length > CHUNK_BYTES_MAX:
                 raise SnapshotFileError("a chunk header is damaged")
@@ -108,28 +98,10 @@ def read_chunks(path: Path, cluster: bytes, index: int, term: int) -> Iterator[b
             yield chunk
 
 
-def validate(path: Path, cluster: bytes, index: int, term: int) -> None:
+def validate(storage: Storage, path: Path, cluster: bytes, index: int, term: int) -> None:
     """Reads the file once; raises SnapshotFileError or OSError if it is not intact."""
-    for _ in read_chunks(path, cluster, index, term):
+    for _ in read_chunks(storage, path, cluster, index, term):
         pass
-
-
-def publish(temporary: Path, folder: Path, index: int, term: int) -> SnapshotFile:
-    """Gives a durable temporary file its final name, durably, and drops all but the newest two."""
-    path = folder / file_name(index, term)
-    temporary.rename(path)
-    sync_folder(folder)
-    for old in list_snapshots(folder)[KEEP:]:
-        old.path.unlink()
-    return SnapshotFile(path, index, term)
-
-
-def sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _check_header(data: bytes, cluster: bytes, index: int, term: int) -> None:

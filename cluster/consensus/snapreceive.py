@@ -6,12 +6,12 @@ repetition and reordering all end in the same bytes. Verification and fsync run 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from .snapfile import SnapshotFile, SnapshotFileError, publish, sync_file, validate
+from .snapfile import SnapshotFile, SnapshotFileError
+from .snapstore import SnapshotStore
+from .storage import Open
 from .wire import SnapshotChunk
 
 INCOMING = "incoming.tmp"
@@ -30,13 +30,13 @@ class SnapshotReceiver:
 
     def __init__(
         self,
-        folder: Path,
-        cluster_id: bytes,
+        store: SnapshotStore,
         verify: Callable[[Callable[[], Arrived], Callable[[Arrived], None]], None],
         on_arrived: Callable[[str, Arrived], None],
     ) -> None:
-        self._folder = folder
-        self._cluster_id = cluster_id
+        self._store = store
+        self._storage = store.storage
+        self._path = store.folder / INCOMING
         self._verify = verify
         self._on_arrived = on_arrived
         self._descriptor = -1
@@ -61,31 +61,27 @@ class SnapshotReceiver:
         """Drops an unfinished transfer, for example because the log caught up by itself."""
         if not self._is_verifying:
             self._close()
-            (self._folder / INCOMING).unlink(missing_ok=True)
+            self._storage.remove(self._path)
 
     def _begin(self, key: tuple[int, int, int]) -> None:
         self._close()
-        path = self._folder / INCOMING
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        self._descriptor = self._storage.open(self._path, Open.REPLACE)
         self._key = key
 
     def _write(self, data: bytes) -> None:
-        rest = data
-        while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
+        self._storage.write_at(self._descriptor, [data], self._have)
         self._have += len(data)
 
     def _finish(self, peer: str) -> None:
         index, term, _ = self._key
         self._is_verifying = True
-        folder, cluster_id = self._folder, self._cluster_id
+        store, path = self._store, self._path
 
         def job() -> Arrived:
-            path = folder / INCOMING
             try:
-                sync_file(path)
-                validate(path, cluster_id, index, term)
-                return Arrived(publish(path, folder, index, term))
+                store.sync(path)
+                store.validate_as(path, index, term)
+                return Arrived(store.publish(path, index, term))
             except (SnapshotFileError, OSError) as error:
                 return Arrived(None, f"snapshot {index} from {peer}: {error}")
 
@@ -98,7 +94,7 @@ class SnapshotReceiver:
 
     def _close(self) -> None:
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            self._storage.close(self._descriptor)
         self._descriptor = -1
         self._key = (0, 0, 0)
         self._have = 0

@@ -7,13 +7,12 @@ snapshot has replaced it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Protocol
 
 from .pin import now
-from .snapfile import list_snapshots
+from .snapstore import SnapshotStore
+from .storage import Open, Storage
 from .wire import EMPTY, Blob, SnapshotChunk, SnapshotReply
 
 CHUNKS_AHEAD = 4
@@ -25,10 +24,18 @@ class Sequence(Protocol):
 
 
 class SnapshotSender:
-    def __init__(self, descriptor: int, index: int, term: int, size: int, chunk_bytes: int) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        descriptor: int,
+        index: int,
+        term: int,
+        chunk_bytes: int,
+    ) -> None:
+        self._storage = storage
         self._descriptor = descriptor
         self._index_term = term
-        self._size = size
+        self._size = storage.file_bytes(descriptor)
         self._chunk_bytes = chunk_bytes
         self._offset = 0
         self._received = 0
@@ -39,20 +46,19 @@ class SnapshotSender:
         self.index = index
 
     @classmethod
-    def open(cls, folder: Path, chunk_bytes: int) -> SnapshotSender | None:
+    def open(cls, store: SnapshotStore, chunk_bytes: int) -> SnapshotSender | None:
         """The newest snapshot in the folder; None if there is none that can be opened."""
-        for snapshot in list_snapshots(folder):
+        for snapshot in store.all():
             try:
-                descriptor = os.open(snapshot.path, os.O_RDONLY)
+                descriptor = store.storage.open(snapshot.path, Open.READ)
             except OSError:
                 continue
-            size = os.fstat(descriptor).st_size
-            return cls(descriptor, snapshot.index, snapshot.term, size, chunk_bytes)
+            return cls(store.storage, descriptor, snapshot.index, snapshot.term, chunk_bytes)
         return None
 
     def close(self) -> None:
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            self._storage.close(self._descriptor)
             self._descriptor = -1
 
     def is_installing(self) -> bool:
@@ -67,7 +73,7 @@ class SnapshotSender:
         if self._answered:
             limit = self._received + CHUNKS_AHEAD * self._chunk_bytes
             while room and self._offset < min(limit, self._size):
-                data = os.pread(self._descriptor, self._chunk_bytes, self._offset)
+                data = self._storage.read_at(self._descriptor, self._chunk_bytes, self._offset)
                 yield self._chunk(term, sequence, self._offset), Blob.of((data,))
                 self._offset += len(data)
                 sent = True

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,14 +18,9 @@ from .disk import Disk
 from .host import Host
 from .interface import ReplicatedMachine, SnapshotError
 from .pin import now
-from .snapfile import (
-    TEMPORARY,
-    SnapshotFile,
-    list_snapshots,
-    publish,
-    validate,
-    write_content,
-)
+from .snapfile import SnapshotFile, write_content
+from .snapstore import TEMPORARY, SnapshotStore
+from .storage import BufferedWriter
 
 logger = logging.getLogger("quorate.consensus.snapshotter")
 
@@ -40,15 +34,13 @@ class Snapshotter:
         self,
         core: Core,
         machine: ReplicatedMachine,
-        folder: Path,
-        cluster_id: bytes,
+        store: SnapshotStore,
         disk: Disk,
         host: Host,
     ) -> None:
         self._core = core
         self._machine = machine
-        self._folder = folder
-        self._cluster_id = cluster_id
+        self._store = store
         self._disk = disk
         self._host = host
         self._aside = host.aside()
@@ -63,7 +55,7 @@ class Snapshotter:
             return  # a newer one was installed while this one was written
         self.newest = snapshot
         with contextlib.suppress(OSError):
-            self._newest_bytes = snapshot.path.stat().st_size
+            self._newest_bytes = self._store.size(snapshot)
 
     def consider(self) -> None:
         """Starts a snapshot when the journal has grown enough since the last one."""
@@ -128,7 +120,7 @@ class Snapshotter:
             raise SnapshotError(f"entry {index} is not in the log")
         self._check_space()
         grown, core.journal.grown_bytes = core.journal.grown_bytes, 0
-        temporary = self._folder / f"taking-{os.getpid()}{TEMPORARY}"
+        temporary = self._store.folder / f"taking-{os.getpid()}{TEMPORARY}"
         try:
             await self._aside.run(lambda is_wanted: self._write(temporary, index, term, is_wanted))
             # Before it gets its name: a restart begins at the newest, replaying nothing older.
@@ -137,7 +129,9 @@ class Snapshotter:
         except BaseException:
             core.journal.grown_bytes += grown  # or the next try waits for as much growth again
             with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)  # the journal may need the very space it takes
+                self._store.storage.remove(
+                    temporary
+                )  # the journal may need the very space it takes
             raise
         core.counters.snapshots_taken += 1
         self.remember(snapshot)
@@ -147,30 +141,30 @@ class Snapshotter:
 
     def _check_space(self) -> None:
         """A try that must fail would take the journal's last bytes first, and the node with it."""
-        free = shutil.disk_usage(self._folder).free
+        folder = self._store.folder
+        free = self._store.storage.free_bytes(folder)
         if free < self._newest_bytes:
             raise SnapshotError(
-                f"{self._folder} has {free} bytes left, the last one took {self._newest_bytes}; "
+                f"{folder} has {free} bytes left, the last one took {self._newest_bytes}; "
                 "free space on this disk"
             )
 
     def _write(self, path: Path, index: int, term: int, is_wanted: Callable[[], bool]) -> None:
-        with path.open("wb", buffering=1 << 20) as file:
+        with contextlib.closing(BufferedWriter(self._store.storage, path)) as file:
             write_content(
                 file,
-                cluster=self._cluster_id,
+                cluster=self._store.cluster_id,
                 index=index,
                 term=term,
                 chunks=self._machine.snapshot(),
                 keep_going=is_wanted,
             )
-            file.flush()
-            os.fsync(file.fileno())
+            file.finish()
 
     def _publish(self, temporary: Path, index: int, term: int) -> SnapshotFile:
         """Reads the file back before the log behind it is given up."""
-        validate(temporary, self._cluster_id, index, term)
-        return publish(temporary, self._folder, index, term)
+        self._store.validate_as(temporary, index, term)
+        return self._store.publish(temporary, index, term)
 
     def _compact(self) -> None:
         """Keeps a tail in memory for slow followers, and on disk what the older snapshot needs."""
@@ -185,6 +179,6 @@ class Snapshotter:
         if in_transfer is not None and journal.log_bytes < limit:
             keep = min(keep, in_transfer)
         journal.trim(keep)
-        kept = list_snapshots(self._folder)
+        kept = self._store.all()
         if kept:
             self._disk.delete_before(min(snapshot.index for snapshot in kept))

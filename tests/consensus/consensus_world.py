@@ -18,6 +18,8 @@ from cluster.consensus.journal import Journal
 from cluster.consensus.mesh import Connected, Disconnected, Event, Received
 from cluster.consensus.recovery import Recovered
 from cluster.consensus.snapreceive import SnapshotReceiver
+from cluster.consensus.snapstore import SnapshotStore
+from cluster.consensus.storage import FILES
 from cluster.consensus.wire import (
     EMPTY,
     Append,
@@ -115,11 +117,12 @@ class World:
             on_role=lambda role, at, leader: None,
             applied=1,
         )
+        store = SnapshotStore(FILES, folder, CLUSTER)
         self.receiver = SnapshotReceiver(
-            folder, CLUSTER, lambda job, done: done(job()), self.core.snapshot_arrived
+            store, lambda job, done: done(job()), self.core.snapshot_arrived
         )
-        installer = Installer(self.core.acceptor, self.machine, self.receiver, CLUSTER)
-        self.core.enable_snapshots(folder, installer)
+        installer = Installer(self.core.acceptor, self.machine, self.receiver, store)
+        self.core.enable_snapshots(store, installer)
 
     @property
     def engine(self) -> Engine:

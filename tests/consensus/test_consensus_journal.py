@@ -13,6 +13,7 @@ from cluster.consensus.install import align
 from cluster.consensus.journal import Journal
 from cluster.consensus.recovery import Recovered, read_journal, settle
 from cluster.consensus.snapfile import SnapshotFile
+from cluster.consensus.storage import FILES
 
 CLUSTER = b"c" * 16
 State = tuple[list[tuple[bytes, int, int]], int, str | None]
@@ -50,10 +51,11 @@ class InlineDisk:
 
 def open_journal(folder: Path, segment_bytes: int = 1 << 20) -> tuple[Journal, InlineDisk]:
     folder.mkdir(exist_ok=True)
-    found = read_journal(folder, CLUSTER)
-    settle(folder, found)
+    found = read_journal(FILES, folder, CLUSTER)
+    settle(FILES, folder, found)
     journal = Journal(found, 1)
-    disk = InlineDisk(SegmentFiles(folder, CLUSTER, found, segment_bytes, fsync=False), journal)
+    files = SegmentFiles(FILES, folder, CLUSTER, found, segment_bytes, fsync=False)
+    disk = InlineDisk(files, journal)
     journal.attach(disk)
     return journal, disk
 
@@ -94,12 +96,12 @@ def test_a_torn_tail_is_cut_at_every_byte_of_the_last_batch(tmp_path: Path) -> N
         folder = tmp_path / f"cut{length}"
         folder.mkdir()
         (folder / path.name).write_bytes(data[:length])
-        found = read_journal(folder, CLUSTER)
+        found = read_journal(FILES, folder, CLUSTER)
         assert found.last_index == 5, length
         reopened, other = open_journal(folder)
         append(reopened, 1, term=1)  # the cut must not leave anything that could be read again
         other.close()
-        assert [e[1:] for e in read_journal(folder, CLUSTER).entries][-1] == (6, 1)
+        assert [e[1:] for e in read_journal(FILES, folder, CLUSTER).entries][-1] == (6, 1)
 
 
 def test_a_torn_tail_of_zeros_or_old_bytes_is_cut(tmp_path: Path) -> None:
@@ -108,7 +110,7 @@ def test_a_torn_tail_of_zeros_or_old_bytes_is_cut(tmp_path: Path) -> None:
     disk.close()
     path = next(tmp_path.glob("*.seg"))
     path.write_bytes(path.read_bytes() + b"\0" * 100)
-    assert read_journal(tmp_path, CLUSTER).last_index == 4
+    assert read_journal(FILES, tmp_path, CLUSTER).last_index == 4
 
 
 def test_every_bit_flip_before_the_last_batch_refuses_to_start(tmp_path: Path) -> None:
@@ -126,7 +128,7 @@ def test_every_bit_flip_before_the_last_batch_refuses_to_start(tmp_path: Path) -
         damaged[position] ^= 0x10
         (folder / path.name).write_bytes(damaged)
         with pytest.raises(ConsensusStartError, match=path.name):
-            read_journal(folder, CLUSTER)
+            read_journal(FILES, folder, CLUSTER)
 
 
 def test_a_missing_segment_refuses_to_start(tmp_path: Path) -> None:
@@ -137,7 +139,7 @@ def test_a_missing_segment_refuses_to_start(tmp_path: Path) -> None:
     assert len(paths) > 3
     paths[1].unlink()
     with pytest.raises(ConsensusStartError, match="missing"):
-        read_journal(tmp_path, CLUSTER)
+        read_journal(FILES, tmp_path, CLUSTER)
 
 
 def test_damage_in_a_finished_segment_refuses_to_start(tmp_path: Path) -> None:
@@ -147,7 +149,7 @@ def test_damage_in_a_finished_segment_refuses_to_start(tmp_path: Path) -> None:
     first = min(tmp_path.glob("*.seg"))
     first.write_bytes(first.read_bytes()[:-3])
     with pytest.raises(ConsensusStartError, match="corrupt"):
-        read_journal(tmp_path, CLUSTER)
+        read_journal(FILES, tmp_path, CLUSTER)
 
 
 def test_truncate_then_append_recovers_the_new_entries(tmp_path: Path) -> None:
@@ -157,7 +159,7 @@ def test_truncate_then_append_recovers_the_new_entries(tmp_path: Path) -> None:
     journal.setCurrentTerm(2, None)
     append(journal, 1, term=2, size=9)
     disk.close()
-    found = read_journal(tmp_path, CLUSTER)
+    found = read_journal(FILES, tmp_path, CLUSTER)
     assert [entry[1:] for entry in found.entries] == [(2, 0), (3, 0), (4, 0), (5, 2)]
     assert found.entries[-1][0] == b"\x05" * 9
 
@@ -167,7 +169,7 @@ def test_segments_roll_and_whole_files_are_deleted(tmp_path: Path) -> None:
     append(journal, 100, term=0, size=40)
     total = len(list(tmp_path.glob("*.seg")))
     disk.delete_before(60)
-    left = read_journal(tmp_path, CLUSTER)
+    left = read_journal(FILES, tmp_path, CLUSTER)
     assert total > 10
     assert len(left.segments) < total
     assert left.base_index <= 60
@@ -178,13 +180,13 @@ def test_segments_roll_and_whole_files_are_deleted(tmp_path: Path) -> None:
 def test_a_truncation_below_the_base_of_its_segment_is_understood(tmp_path: Path) -> None:
     journal, disk = open_journal(tmp_path, segment_bytes=300)
     append(journal, 10, term=0, size=60)
-    base = read_journal(tmp_path, CLUSTER).segments[-1].base_index
+    base = read_journal(FILES, tmp_path, CLUSTER).segments[-1].base_index
     journal.deleteEntriesFrom(base - 2 - journal.first_index)
     journal.setCurrentTerm(1, None)
     append(journal, 6, term=1, size=10)
     last = journal.last_index
     disk.delete_before(last)
-    found = read_journal(tmp_path, CLUSTER)
+    found = read_journal(FILES, tmp_path, CLUSTER)
     assert found.last_index == last
     assert found.last_term == 1
 
@@ -196,13 +198,13 @@ def test_a_half_created_segment_is_dropped(tmp_path: Path) -> None:
     disk.close()
     paths = sorted((tmp_path / "j").glob("*.seg"))
     data = paths[-1].read_bytes()
-    whole = read_journal(tmp_path / "j", CLUSTER)
+    whole = read_journal(FILES, tmp_path / "j", CLUSTER)
     base = whole.segments[-1].base_index
     for length in range(60):
         folder = tmp_path / f"c{length}"
         shutil.copytree(tmp_path / "j", folder)
         (folder / paths[-1].name).write_bytes(data[:length])
-        found = read_journal(folder, CLUSTER)
+        found = read_journal(FILES, folder, CLUSTER)
         assert (found.last_index, found.term, found.vote) == (base, 7, "a:1")
 
 
@@ -249,7 +251,7 @@ def test_another_clusters_segment_is_refused(tmp_path: Path) -> None:
     append(journal, 1, term=0)
     disk.close()
     with pytest.raises(ConsensusStartError, match="another cluster"):
-        read_journal(tmp_path, b"d" * 16)
+        read_journal(FILES, tmp_path, b"d" * 16)
 
 
 def test_a_snapshot_that_outran_the_journal_brings_its_term_along(tmp_path: Path) -> None:
@@ -264,5 +266,5 @@ def test_a_snapshot_that_outran_the_journal_brings_its_term_along(tmp_path: Path
     again.kick()
     assert (again.getCurrentTerm(), again.getVotedForNodeId()) == (5, None)
     disk.close()
-    found = read_journal(tmp_path / "j", CLUSTER)
+    found = read_journal(FILES, tmp_path / "j", CLUSTER)
     assert (found.term, found.base_index, found.last_term) == (5, 100, 5)

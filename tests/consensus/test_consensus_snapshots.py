@@ -13,15 +13,16 @@ from consensus_helpers import TestNode, running, until
 
 from cluster.consensus import ConsensusStartError, Outcome, SnapshotError
 from cluster.consensus.snapfile import (
+    SnapshotFile,
     SnapshotFileError,
-    list_snapshots,
-    publish,
     read_chunks,
     validate,
     write_content,
 )
 from cluster.consensus.snapreceive import Arrived, SnapshotReceiver
 from cluster.consensus.snapsend import SnapshotSender
+from cluster.consensus.snapstore import SnapshotStore
+from cluster.consensus.storage import FILES
 from cluster.consensus.wire import SnapshotChunk, SnapshotReply
 
 CLUSTER = b"c" * 16
@@ -35,6 +36,10 @@ SMALL = {
 
 def entries(first: int, count: int) -> list[bytes]:
     return [b"entry %06d " % number * 5 for number in range(first, first + count)]
+
+
+def list_snapshots(folder: Path) -> list[SnapshotFile]:
+    return SnapshotStore(FILES, folder, CLUSTER).all()
 
 
 def snapshots_of(node: TestNode) -> list[int]:
@@ -281,19 +286,19 @@ def test_every_flipped_or_missing_byte_of_a_snapshot_is_noticed(tmp_path: Path) 
     path = tmp_path / "s"
     write_file(path, [b"one", b"", b"three" * 10])
     data = path.read_bytes()
-    assert list(read_chunks(path, CLUSTER, 7, 2)) == [b"one", b"", b"three" * 10]
+    assert list(read_chunks(FILES, path, CLUSTER, 7, 2)) == [b"one", b"", b"three" * 10]
     for position in range(len(data)):
         path.write_bytes(data[:position])
         with pytest.raises(SnapshotFileError):
-            validate(path, CLUSTER, 7, 2)
+            validate(FILES, path, CLUSTER, 7, 2)
         path.write_bytes(data)
         flip(path, position)
         with pytest.raises(SnapshotFileError):
-            validate(path, CLUSTER, 7, 2)
+            validate(FILES, path, CLUSTER, 7, 2)
     path.write_bytes(data)
     for cluster, index, term in ((b"d" * 16, 7, 2), (CLUSTER, 8, 2), (CLUSTER, 7, 3)):
         with pytest.raises(SnapshotFileError):
-            validate(path, cluster, index, term)
+            validate(FILES, path, cluster, index, term)
 
 
 def test_a_writer_whose_node_is_gone_stops(tmp_path: Path) -> None:
@@ -322,15 +327,15 @@ class Stream:
         target.mkdir()
         temporary = source / "t"
         write_file(temporary, content)
-        publish(temporary, source, 7, 2)
-        sender = SnapshotSender.open(source, 100)
+        store = SnapshotStore(FILES, source, CLUSTER)
+        store.publish(temporary, 7, 2)
+        sender = SnapshotSender.open(store, 100)
         assert sender is not None
         self.sender = sender
         self.target = target
         self.arrived: list[Arrived] = []
         self.receiver = SnapshotReceiver(
-            target,
-            CLUSTER,
+            SnapshotStore(FILES, target, CLUSTER),
             lambda job, done: done(job()),
             lambda peer, arrived: self.arrived.append(arrived),
         )
@@ -369,7 +374,7 @@ def test_a_stream_survives(tmp_path: Path, fault: str) -> None:
                 stream.deliver(chunk, data)
     snapshot = stream.arrived[0].snapshot
     assert snapshot is not None
-    assert list(read_chunks(snapshot.path, CLUSTER, 7, 2)) == content
+    assert list(read_chunks(FILES, snapshot.path, CLUSTER, 7, 2)) == content
 
 
 def test_a_stream_with_a_damaged_file_is_not_published(tmp_path: Path) -> None:
@@ -387,7 +392,7 @@ def test_a_transfer_goes_on_where_it_was_after_a_reconnect(tmp_path: Path) -> No
     for _ in range(3):
         for chunk, data in stream.pump():
             stream.deliver(chunk, data)
-    second = SnapshotSender.open(tmp_path / "source", 100)
+    second = SnapshotSender.open(SnapshotStore(FILES, tmp_path / "source", CLUSTER), 100)
     assert second is not None
     stream.sender = second
     question, nothing = stream.pump()[0]
