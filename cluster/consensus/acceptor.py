@@ -83,7 +83,13 @@ class Acceptor:
 
     def _plan(self, message: Append, entries: list[Entry]) -> AppendPlan:
         if self.guards.on("a2_keep_matching"):
-            return plan_append(self.journal, self.engine.commit_index(), message, entries)
+            return plan_append(
+                self.journal,
+                self.engine.commit_index(),
+                message,
+                entries,
+                whole_terms=self.guards.on("c7_whole_term"),
+            )
         own = self.journal.term_at(message.prev_index)
         if own != message.prev_term:
             end = (self.journal.last_index, self.journal.last_term)

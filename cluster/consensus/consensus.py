@@ -14,6 +14,7 @@ from .core import Core
 from .counters import Counters
 from .disk import Batch, SegmentFiles
 from .folder import DataFolder, cluster_id_of, cluster_key
+from .guards import Guards
 from .host import Host, HostDisk, HostNetwork, RealHost
 from .install import Installer, align, choose_snapshot, restore
 from .interface import (
@@ -141,7 +142,7 @@ class Consensus:
             except FatalError as error:
                 raise ConsensusStartError(f"{error}; use the release that wrote it") from error
         applied = snapshot.index if snapshot is not None else 1
-        journal = self._journal = Journal(found, applied)
+        journal = self._journal = Journal(found, applied, Guards(config.disabled_guards))
         files = SegmentFiles(
             storage,
             folder.journal,

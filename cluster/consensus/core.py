@@ -96,7 +96,7 @@ class Core:
         self._disk_moved = now()
         self._announced = applied
         self._announced_at = 0.0
-        self.engine = Engine(config, journal, self, applied)
+        self.engine = Engine(config, journal, self, applied, self.guards)
         self.outbox = Outbox(network, journal, self.guards)
         self.proposals = Proposals(config, self.guards, counters)
         parts = Parts(config, self.engine, journal, network, self.outbox, self.guards, counters)
@@ -188,6 +188,8 @@ class Core:
 
     def is_leader_ready(self) -> bool:
         engine = self.engine
+        if not self.guards.on("ready_after_noop"):
+            return engine.is_leader()
         return engine.is_leader() and engine.applied_index() >= engine.noop_index()
 
     def known_commit_index(self) -> int:
@@ -216,6 +218,7 @@ class Core:
         if self.journal.is_durable:
             self._disk_moved = self._last_run
         hung = self._last_run - self._disk_moved > self.config.disk_stall_ms / 1000
+        hung = hung and self.guards.on("disk_stall")
         if hung and engine.is_leader() and self.replicator.others_are_ahead():
             logger.error("the journal's disk hangs; another node has to lead")
             self.counters.errors["disk_stalled"] += 1
@@ -236,8 +239,12 @@ class Core:
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Received):
-            if event.epoch != self.network.epoch(event.peer):
+            is_current = event.epoch == self.network.epoch(event.peer)
+            if not is_current and self.guards.on("old_connection"):
                 self.counters.dropped["old_connection"] += 1
+                return
+            if not self.engine.is_member(event.peer) and self.guards.on("c9_members_only"):
+                self.counters.dropped["stranger"] += 1
                 return
             try:
                 self._dispatch(event.peer, event.message, event.blob)
@@ -345,6 +352,8 @@ class Core:
         except MemoryError:
             raise  # this node's trouble alone: going on would make it differ from the others
         except Exception as error:
+            if not self.guards.on("c1_total_apply"):
+                raise
             self.counters.errors["machine_raised"] += 1
             logger.exception("the machine raised at entry %d", index)
             return error

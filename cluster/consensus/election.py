@@ -137,7 +137,8 @@ class Election:
     def on_pre_vote_reply(self, peer: str, message: PreVoteReply) -> None:
         engine = self._engine
         if message.term > engine.term():
-            engine.adopt_term(message.term)
+            if self._guards.on("c3_adopt_term"):
+                engine.adopt_term(message.term)
             return
         if engine.is_leader() or message.round != self._round or not message.granted:
             return

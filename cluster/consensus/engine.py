@@ -15,6 +15,7 @@ from pysyncobj.node import Node
 from pysyncobj.syncobj import SyncObj
 from pysyncobj.transport import Transport
 
+from .guards import ALL_ON, Guards
 from .interface import ConsensusConfig, FatalError, Role
 from .journal import Journal
 from .pin import now, uniform
@@ -59,7 +60,10 @@ class EngineTransport(Transport):  # type: ignore[misc]
         return True
 
 
-def engine_settings(config: ConsensusConfig, journal: Journal) -> SyncObjConf:
+def engine_settings(config: ConsensusConfig, journal: Journal, guards: Guards) -> SyncObjConf:
+    fallback_ms = max(config.leader_fallback_ms, config.election_max_ms)
+    if not guards.on("c2_check_quorum"):
+        fallback_ms = NEVER_S * 1000
     return SyncObjConf(
         autoTick=False,
         appendEntriesUseBatch=True,
@@ -73,7 +77,7 @@ def engine_settings(config: ConsensusConfig, journal: Journal) -> SyncObjConf:
         appendEntriesPeriod=config.heartbeat_ms / 1000,
         raftMinTimeout=config.election_min_ms / 1000,
         raftMaxTimeout=config.election_max_ms / 1000,
-        leaderFallbackTimeout=max(config.leader_fallback_ms, config.election_max_ms) / 1000,
+        leaderFallbackTimeout=fallback_ms / 1000,
         connectionTimeout=max(1.0, config.election_max_ms / 1000),
         appendEntriesBatchSizeBytes=SEND_BYTES,
         logCompactionMinEntries=NEVER_S,
@@ -88,9 +92,15 @@ class Engine(SyncObj):  # type: ignore[misc]
     """
 
     def __init__(
-        self, config: ConsensusConfig, journal: Journal, hooks: Hooks, applied: int
+        self,
+        config: ConsensusConfig,
+        journal: Journal,
+        hooks: Hooks,
+        applied: int,
+        guards: Guards = ALL_ON,
     ) -> None:
         self._hooks = hooks
+        self._rearms = guards.on("c2_rearm")
         self._config = config
         self._journal = journal
         self._members = {peer: Member(peer) for peer in sorted(config.peers)}
@@ -98,7 +108,7 @@ class Engine(SyncObj):  # type: ignore[misc]
         super().__init__(
             Member(config.node_id),
             list(self._members.values()),
-            conf=engine_settings(config, journal),
+            conf=engine_settings(config, journal, guards),
             nodeClass=Member,
             transport=self._seam,
         )
@@ -155,6 +165,9 @@ class Engine(SyncObj):  # type: ignore[misc]
     def heard_from(self, peer: str) -> float:
         """When the leader last had an answer from a peer, on the engine's clock."""
         return float(self._SyncObj__lastResponseTime.get(self._members[peer], 0.0))
+
+    def is_member(self, peer: str) -> bool:
+        return peer in self._members
 
     def note_answer(self, peer: str) -> None:
         self._SyncObj__lastResponseTime[self._members[peer]] = now()
@@ -216,7 +229,7 @@ class Engine(SyncObj):  # type: ignore[misc]
         state["_SyncObj__raftState"] = new
         if old == new:
             return
-        if old == 2:
+        if old == 2 and self._rearms:
             self.rearm()  # a deposed leader's deadline is long past: no campaign on the next tick
         self._hooks.role_changes(_ROLES[old], _ROLES[new])
 

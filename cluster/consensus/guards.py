@@ -1,7 +1,8 @@
 """The rules that make the pinned engine safe, as small functions that decide and never act.
 
-Each closes one verified defect of pysyncobj 0.3.17 (the letters are those of the decision record)
-and has a name by which tests can switch it off, to prove that the tests would notice.
+Each closes one verified defect of pysyncobj 0.3.17 (the letters are those of docs/consensus.md)
+and has a name by which tests can switch it off, to prove that the tests would notice. No setting
+reaches these names: only a test or a simulation that builds its own ConsensusConfig does.
 """
 
 from __future__ import annotations
@@ -19,15 +20,33 @@ GUARDS = {
     "a3_no_rewind": "an ack never moves nextIndex back; a stale reset is ignored",
     "a4_ack_term": "an ack of another term is dropped",
     "a5_snapshot_age": "a snapshot at or below the commit index is never installed",
+    "a5_keep_suffix": "an install keeps a log that already holds the snapshot's last entry",
+    "a5_ack_index": "an install acknowledges the snapshot's index, not the log's end",
     "a6_vote_once": "a voter counts once per term",
     "a9_own_disk": "a leader counts itself only up to what its own disk holds",
     "a10_read_index": "a linearizable read waits until a majority has confirmed the leader",
+    "a11_callbacks_outside": "callbacks of proposals are called between two steps of the engine",
+    "aba_durable": "a write of a removed entry does not make its successor durable",
+    "b6_hard_state": "term and vote are journaled, in one stream with the entries",
     "persist_then_speak": "votes and acks leave only when what they promise is on disk",
+    "outbox_epoch": "a held answer leaves only on the connection it was said on",
+    "old_connection": "what an earlier connection brought is dropped once a newer one is up",
+    "ready_after_noop": "a leader is ready once an entry of its own term is applied",
+    "c1_total_apply": "an entry that makes the machine raise does not stop the log",
     "c2_prevote": "no campaign before a majority would grant it",
     "c2_stickiness": "no vote against a leader that was heard lately",
+    "c2_check_quorum": "a leader that hears no majority steps down",
+    "c2_rearm": "a deposed leader waits a full timeout before it campaigns",
     "c3_higher_term": "a sender of an old term is told so",
+    "c3_adopt_term": "a higher term in the answer to a pre-vote is adopted",
     "c4_install_alive": "a follower that installs a snapshot counts as alive",
+    "c6_deadline": "a proposal that waits too long ends, as refused or as unknown",
+    "c7_whole_term": "a conflict is resolved term by term, not entry by entry",
     "c8_bounds": "the uncommitted log of a leader is bounded",
+    "c9_members_only": "what a stranger sends never reaches the engine",
+    "c11_transfer_waits": "a transfer stops the intake and waits for the target's log",
+    "flow_window": "what is in flight to one follower is bounded",
+    "disk_stall": "a leader whose disk hangs makes way for a majority whose disks work",
     "disconnect_hint": "a closed connection to the leader starts an election early",
 }
 
@@ -43,6 +62,9 @@ class Guards:
 
     def on(self, name: str) -> bool:
         return name not in self._disabled
+
+
+ALL_ON = Guards()
 
 
 class LogView(Protocol):
@@ -72,7 +94,14 @@ class AppendPlan:
     fatal: str | None = None
 
 
-def plan_append(log: LogView, commit: int, message: Append, entries: list[Entry]) -> AppendPlan:
+def plan_append(
+    log: LogView,
+    commit: int,
+    message: Append,
+    entries: list[Entry],
+    *,
+    whole_terms: bool = True,
+) -> AppendPlan:
     """A2, C7: skips the matching prefix, cuts only at a conflict, answers with a whole-term hint.
 
     Follows etcd's `findConflict` and `maybeAppend`: a conflict at or below the commit index means
@@ -86,7 +115,8 @@ def plan_append(log: LogView, commit: int, message: Append, entries: list[Entry]
     if own is not None and own != message.prev_term:
         if prev <= commit:
             return AppendPlan(*end, [], fatal=f"the leader differs at committed entry {prev}")
-        return AppendPlan(*end, [], reset_to=first_of_term(log, prev, commit))
+        reset_to = first_of_term(log, prev, commit) if whole_terms else prev
+        return AppendPlan(*end, [], reset_to=reset_to)
     matched = max(prev + len(entries), log.first_index)
     for position, (_, index, term) in enumerate(entries):
         own = log.term_at(index)

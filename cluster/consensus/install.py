@@ -60,7 +60,8 @@ class Installer:
         if self._is_too_old(snapshot.index):
             return
         restore(self._machine, self._store, snapshot)
-        if journal.term_at(snapshot.index) != snapshot.term:
+        keeps = acceptor.guards.on("a5_keep_suffix")
+        if journal.term_at(snapshot.index) != snapshot.term or not keeps:
             journal.reset(snapshot.index, snapshot.term)
         engine.set_applied_index(snapshot.index)
         engine.set_commit_index(max(engine.commit_index(), snapshot.index))
@@ -72,6 +73,8 @@ class Installer:
     def _acknowledge(self, peer: str, index: int) -> None:
         """A5: only the snapshot's own index, or what is committed here anyway."""
         term, seq = self._last
+        if not self._acceptor.guards.on("a5_ack_index"):
+            index = self._acceptor.journal.last_index  # what the library claims
         if term == self._acceptor.engine.term():
             self._acceptor.outbox.say(peer, AppendReply(term, seq, index + 1, False, True))
 

@@ -14,6 +14,7 @@ from pysyncobj.journal import Journal as LibraryJournal
 
 from . import records
 from .disk import Batch, Disk
+from .guards import ALL_ON, Guards
 from .interface import FatalError
 from .recovery import Entry, Recovered
 
@@ -26,7 +27,9 @@ NO_OP = b"\x01"  # the library's command type 1: applied by skipping
 class Journal(LibraryJournal):  # type: ignore[misc]
     """`_log[0]` is the point before the first entry; only its index and term are ever used."""
 
-    def __init__(self, found: Recovered, applied_index: int) -> None:
+    def __init__(self, found: Recovered, applied_index: int, guards: Guards = ALL_ON) -> None:
+        self._keeps_hard_state = guards.on("b6_hard_state")
+        self._forgets_durable = guards.on("aba_durable")
         self._log: list[Entry] = [(NO_OP, found.base_index, found.base_term), *found.entries]
         self._applied_at_open = applied_index
         self._term, self._vote = found.term, found.vote
@@ -92,7 +95,8 @@ class Journal(LibraryJournal):  # type: ignore[misc]
     def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
         if term < self._term:
             raise FatalError(f"the term must not go back from {self._term} to {term}")
-        self._record(records.hard_state(term, votedForNodeId))
+        if self._keeps_hard_state:
+            self._record(records.hard_state(term, votedForNodeId))
         self._term, self._vote = term, votedForNodeId
         self.hard_state_generation = self.generation
 
@@ -200,6 +204,8 @@ class Journal(LibraryJournal):  # type: ignore[misc]
 
     def _forget_durable_from(self, first: int) -> None:
         """ABA: an earlier write of a removed index must not make its successor look durable."""
+        if not self._forgets_durable:
+            return
         self.durable_index = min(self.durable_index, first - 1)
         for batch in self._in_flight:
             batch.last_index = min(batch.last_index, first - 1)

@@ -35,6 +35,7 @@ class Proposals:
         self._config = config
         self._guards = guards
         self._counters = counters
+        self._calls_outside = guards.on("a11_callbacks_outside")
         self._queued: deque[Proposal] = deque()
         self._in_log: deque[Proposal] = deque()  # by index
         self._ended: deque[tuple[Proposal, Outcome, object]] = deque()
@@ -73,6 +74,8 @@ class Proposals:
 
     def applied(self, index: int, term: int, result: object) -> None:
         """An entry was applied; whoever proposed it, or lost that index to it, is told."""
+        if not self._in_log:
+            return
         while self._in_log and self._in_log[0].index <= index:
             proposal = self._in_log.popleft()
             self._bytes -= proposal.size
@@ -81,6 +84,10 @@ class Proposals:
                 self._ended.append((proposal, Outcome.APPLIED, result))
             else:
                 self._ended.append((proposal, Outcome.REFUSED, "another entry took its place"))
+        if not self._calls_outside:
+            while self._ended:  # what the library does
+                proposal, outcome, answer = self._ended.popleft()
+                proposal.callback(outcome, answer)
 
     def leadership_lost(self, reason: str) -> None:
         """What is in a log may still commit under the next leader; what is queued cannot."""
@@ -92,6 +99,8 @@ class Proposals:
 
     def expire(self) -> None:
         """Ends what waited too long; both queues are in order of submission."""
+        if not self._guards.on("c6_deadline"):
+            return
         limit = now() - self._config.proposal_timeout_ms / 1000
         while self._queued and self._queued[0].started < limit:
             proposal = self._queued.popleft()

@@ -56,6 +56,7 @@ class Replicator:
         self._outbox = parts.outbox
         self._guards = parts.guards
         self._counters = parts.counters
+        self._has_window = parts.guards.on("flow_window")
         self._progress: dict[str, Progress] = {}
         self._encoded: dict[int, tuple[int, bool, Blob]] = {}  # first -> (last, is full, blob)
         self.snapshots: SnapshotStore | None = None
@@ -110,7 +111,7 @@ class Replicator:
         sent = False
         while (
             engine.next_index(peer) <= journal.last_index
-            and progress.window_open()
+            and (progress.window_open() or not self._has_window)
             and self._network.writable(peer)
         ):
             if not self._send_batch(peer, progress):

@@ -25,10 +25,12 @@ async def transfer_leadership(
     if not core.intake_open:
         raise TransferError("a transfer is already running")
     target = choose(core, target)
-    core.intake_open = False
+    waits = core.guards.on("c11_transfer_waits")
+    core.intake_open = not waits
     try:
         async with asyncio.timeout(timeout_ms / 1000):
-            await _catch_up(core, target)
+            if waits:
+                await _catch_up(core, target)
             core.outbox.send(target, TimeoutNow(core.engine.term()))
             await _until(lambda: not core.engine.is_leader() and core.engine.leader() is not None)
     except TimeoutError as error:

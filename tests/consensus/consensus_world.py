@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 import pytest
 from consensus_helpers import ListMachine
@@ -13,6 +14,7 @@ from cluster.consensus.core import Core
 from cluster.consensus.counters import Counters
 from cluster.consensus.disk import Batch
 from cluster.consensus.engine import Engine
+from cluster.consensus.guards import Guards
 from cluster.consensus.install import Installer
 from cluster.consensus.journal import Journal
 from cluster.consensus.mesh import Connected, Disconnected, Event, Received
@@ -88,6 +90,7 @@ class World:
         entries: list[Entry] | None = None,
         term: int = 0,
         disabled: frozenset[str] = frozenset(),
+        **settings: Any,
     ) -> None:
         self.now = 100.0
         self.connections = 0
@@ -97,7 +100,7 @@ class World:
         self.disk = ScriptedDisk()
         self.machine = ListMachine()
         found = Recovered(entries=list(entries or []), term=term)
-        self.journal = Journal(found, 1)
+        self.journal = Journal(found, 1, Guards(disabled))
         self.journal.attach(self.disk)
         config = ConsensusConfig(
             "a:1",
@@ -106,6 +109,7 @@ class World:
             folder,
             disabled_guards=disabled,
             on_fatal=self.fatal.append,
+            **settings,
         )
         self.core = Core(
             config=config,
