@@ -28,6 +28,8 @@ from cluster.consensus.mesh import Connected, Disconnected, Event, Received
 from cluster.consensus.recovery import Recovered, read_journal, settle
 from cluster.consensus.snapfile import file_name, write_content
 from cluster.consensus.snapreceive import SnapshotReceiver
+from cluster.consensus.snapstore import SnapshotStore
+from cluster.consensus.storage import FILES
 from cluster.consensus.wire import EMPTY, Append, Blob, Message
 
 CLUSTER = b"c" * 16
@@ -80,15 +82,16 @@ class NetNode:
         journal_folder, self.snapshots = config.data_dir / "journal", config.data_dir / "snapshots"
         for folder in (journal_folder, self.snapshots):
             folder.mkdir(parents=True, exist_ok=True)
-        found = read_journal(journal_folder, CLUSTER)
-        snapshot = choose_snapshot(self.snapshots, CLUSTER, found)
-        settle(journal_folder, found)
+        store = SnapshotStore(FILES, self.snapshots, CLUSTER)
+        found = read_journal(FILES, journal_folder, CLUSTER)
+        snapshot = choose_snapshot(store, found)
+        settle(FILES, journal_folder, found)
         if snapshot is not None:
-            restore(self.machine, snapshot, CLUSTER)
+            restore(self.machine, store, snapshot)
         applied = snapshot.index if snapshot is not None else 1
         guards = Guards(config.disabled_guards)
         self.journal = Journal(found, applied, guards)
-        files = SegmentFiles(journal_folder, CLUSTER, found, config.segment_bytes, fsync=False)
+        files = open_files(journal_folder, found)
         self.disk = NetDisk(files, self._on_durable)
         self.journal.attach(self.disk)
         align(self.journal, snapshot)
@@ -103,10 +106,10 @@ class NetNode:
             applied=applied,
         )
         receiver = SnapshotReceiver(
-            self.snapshots, CLUSTER, lambda job, done: done(job()), self.core.snapshot_arrived
+            store, lambda job, done: done(job()), self.core.snapshot_arrived
         )
-        installer = Installer(self.core.acceptor, self.machine, receiver, CLUSTER)
-        self.core.enable_snapshots(self.snapshots, installer)
+        installer = Installer(self.core.acceptor, self.machine, receiver, store)
+        self.core.enable_snapshots(store, installer)
         for peer in config.peers:
             if self.epoch(peer):
                 self.inbox.append(Connected(peer, self.epoch(peer)))
@@ -363,12 +366,16 @@ class Net:
         }
 
 
+def open_files(folder: Path, found: Recovered) -> SegmentFiles:
+    return SegmentFiles(FILES, folder, CLUSTER, found, 1 << 20, fsync=False)
+
+
 def write_log(config: ConsensusConfig, terms: list[int], term: int) -> None:
     """A journal folder whose entries (from index 2 on) have these terms."""
     folder = config.data_dir / "journal"
     folder.mkdir(parents=True)
     journal = Journal(Recovered(), 1)
-    files = SegmentFiles(folder, CLUSTER, Recovered(), 1 << 20, fsync=False)
+    files = open_files(folder, Recovered())
     disk = NetDisk(files, lambda batch: None)
     journal.attach(disk)
     journal.setCurrentTerm(max([term, *terms]), None)
