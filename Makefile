@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up check test sim bench clean
+.PHONY: help setup demo up check test sim chaos bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -38,6 +38,9 @@ test: check  ## the whole test suite: first what runs in one process, then real 
 
 sim: setup  ## seeded simulations of whole clusters: SEEDS=1000 make sim
 	@$(BIN)/python -m chaos.sim --seeds $(or $(SEEDS),100)
+
+chaos: setup  ## kill -9, pauses and restarts of real nodes under load: CYCLES=500 SEED=7 make chaos
+	@$(BIN)/python -m chaos.live.kills --cycles $(or $(CYCLES),50) --seed $(or $(SEED),1)
 
 bench: setup  ## measure P1 to P6 and P9 (SCALE=full for the record), append to bench/RESULTS.md
 	@$(BIN)/python -m bench --scale $(or $(SCALE),quick)

@@ -246,13 +246,13 @@ class LocalCluster:
             return False
         return status == 200
 
-    async def leader(self, timeout_s: float = 20.0) -> NodeChild:
-        """The node that leads now, agreed by a node that runs."""
+    async def leader(self, timeout_s: float = 20.0, but: NodeChild | None = None) -> NodeChild:
+        """The node that says it leads, asked of all that run; `but` is not asked."""
         found: list[NodeChild] = []
 
         async def known() -> bool:
             for node in self.nodes:
-                if not node.is_running:
+                if not node.is_running or node is but:
                     continue
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                     _, status = await self.request("GET", "/v1/cluster", node, timeout_s=2.0)
