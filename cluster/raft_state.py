@@ -212,6 +212,12 @@ class RaftState:
         ):
             await asyncio.sleep(JOIN_POLL_S)
 
+    async def read_index(self, timeout_ms: int) -> int:
+        """Wait until `state` has all that was acknowledged before this call, on any member.
+
+        Raises ReadError at the latest after `timeout_ms`."""
+        return await self.consensus.read_index(timeout_ms)
+
     async def transfer(self, target: str | None, timeout_ms: int = 5_000) -> str:
         """Hand leadership over; returns the new leader's id. Raises TransferError."""
         return await self.consensus.transfer_leadership(target, timeout_ms)

@@ -14,7 +14,7 @@ from cluster.api.errors import ProblemError, refusal
 from cluster.api.jobs import retry_command
 from cluster.api.lookup import filter_of, find_job, page, parse_job_id, unknown_job
 from cluster.api.models import IDS_MAX, BulkRequest, JobChangesRequest
-from cluster.api.routing import Call, Query, Routes
+from cluster.api.routing import Call, Query, ReadQuery, Routes
 from cluster.api.submission import propose
 from cluster.machine import lifecycle, views
 from cluster.machine.commands import CancelJobs
@@ -139,10 +139,11 @@ async def retry_jobs(call: Call[BulkRequest, Query]) -> BulkAnswer:
     "/v1/jobs/status",
     "Show the status of many jobs",
     body=BulkRequest,
+    query=ReadQuery,
     answer=BulkAnswer,
     problems=("validation",),
 )
-async def status_jobs(call: Call[BulkRequest, Query]) -> BulkAnswer:
+async def status_jobs(call: Call[BulkRequest, ReadQuery]) -> BulkAnswer:
     services, request = call.services, call.body
     wanted = filter_in(request)
     if wanted is not None:

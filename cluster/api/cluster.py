@@ -7,10 +7,17 @@ import msgspec
 from cluster.api.answers import ClusterAnswer, Member, TransferAnswer
 from cluster.api.errors import ProblemError
 from cluster.api.models import TransferRequest
-from cluster.api.routing import Call, Query, Routes
+from cluster.api.routing import Call, Consistency, Query, ReadQuery, Routes
 from cluster.consensus import TransferError
 
 routes = Routes("cluster")
+
+
+class ClusterQuery(ReadQuery, forbid_unknown_fields=True, frozen=True):
+    """Each node answers for itself by default: this is what one looks at when there is trouble."""
+
+    consistency: Consistency = "stale"
+
 
 _SHOWN_APART = frozenset(ClusterAnswer.__struct_fields__) | {"leader_http", "is_leader_ready"}
 
@@ -18,11 +25,11 @@ _SHOWN_APART = frozenset(ClusterAnswer.__struct_fields__) | {"leader_http", "is_
 @routes.add(
     "GET",
     "/v1/cluster",
-    "Show the cluster as the asked node sees it",
+    "Show the cluster as the asked node sees it, or the leader",
+    query=ClusterQuery,
     answer=ClusterAnswer,
-    local=True,
 )
-async def get_cluster(call: Call[None, Query]) -> ClusterAnswer:
+async def get_cluster(call: Call[None, ClusterQuery]) -> ClusterAnswer:
     raft = call.services.raft
     status = raft.status()
     return ClusterAnswer(

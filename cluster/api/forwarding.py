@@ -16,6 +16,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from cluster.actors.services import NotLeader, Services
+from cluster.api.consistency import LEVELS, confirm
 from cluster.api.errors import ProblemError, no_leader, outcome_unknown
 from cluster.api.routing import Endpoint, Served
 
@@ -63,17 +64,32 @@ class Forwarding:
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         served = getattr(request.match_info.handler, "__self__", None)
-        if not isinstance(served, Served) or served.endpoint.local or _reads_stale(request):
+        if not isinstance(served, Served) or served.endpoint.local:
             return await handler(request)
+        level = served.endpoint.level_of(request)
+        if level is not None and level != "leader":
+            return await self._here(request, handler, level)
         if self._services.raft.is_leader:
             try:
-                return await handler(request)
+                answer = await handler(request)
             except NotLeader:
                 pass  # leadership ended under the request; nothing was proposed, another may try
+            else:
+                if level is not None:
+                    self._services.metrics.count_read(level)
+                return answer
         if served.endpoint.upgrade:
             leader = self._services.raft.leader_http
             raise ProblemError("not_leader", "workers connect to the leader", leader=leader)
         return await self._elsewhere(request, handler, served.endpoint)
+
+    async def _here(self, request: web.Request, handler: Handler, level: str) -> web.StreamResponse:
+        """A read that any node answers; an unknown level is refused by the handler."""
+        if level == "linearizable":
+            await confirm(self._services)
+        if level in LEVELS:
+            self._services.metrics.count_read(level)
+        return await handler(request)
 
     async def _elsewhere(
         self, request: web.Request, handler: Handler, endpoint: Endpoint
@@ -176,11 +192,3 @@ def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
         if name.lower() not in HOP_BY_HOP:
             kept.add(name, value)
     return kept
-
-
-def _reads_stale(request: web.Request) -> bool:
-    return (
-        bool(request.query_string)
-        and request.method == "GET"
-        and request.query.get("consistency") == "stale"
-    )

@@ -20,7 +20,7 @@ from cluster.api.intake import definition_payload, group_of, refuse
 from cluster.api.lookup import find_job, page, parse_job_id
 from cluster.api.models import Delay, JobRequest, Label, Priority, Retries, ScheduleRequest
 from cluster.api.render import time_text, worker_text
-from cluster.api.routing import Call, Query, Routes, respond
+from cluster.api.routing import Call, Query, ReadQuery, Routes, respond
 from cluster.api.stats import stats_of
 from cluster.api.submission import (
     IDEMPOTENCY_KEY,
@@ -87,7 +87,7 @@ class LabJob(Struct):
     last_job_id: str | None
 
 
-class LabQuery(Query, forbid_unknown_fields=True, frozen=True):
+class LabQuery(ReadQuery, forbid_unknown_fields=True, frozen=True):
     status: Literal["", "pending", "running", "completed", "failed", "cancelled", "skipped"] = ""
     limit: Annotated[int, Meta(ge=1, le=LIST_MAX)] = LIST_MAX
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
-from cluster.api.routing import Query
+from cluster.api.routing import ReadQuery
 
 LABEL_CHARACTERS_MAX = 128
 KEY_CHARACTERS_MAX = 255
@@ -262,13 +262,13 @@ class ReleaseRequest(Struct, forbid_unknown_fields=True):
     worker_id: str | None = None
 
 
-class WaitQuery(Query, forbid_unknown_fields=True, frozen=True):
+class WaitQuery(ReadQuery, forbid_unknown_fields=True, frozen=True):
     """`wait`: seconds to wait for the job to finish."""
 
     wait: Annotated[float, Meta(ge=0, le=WAIT_SECONDS_MAX)] = 0.0
 
 
-class PageQuery(Query, forbid_unknown_fields=True, frozen=True):
+class PageQuery(ReadQuery, forbid_unknown_fields=True, frozen=True):
     """`cursor` is the `next_cursor` of the page before."""
 
     limit: Annotated[int, Meta(ge=1, le=500)] = 50

@@ -73,9 +73,8 @@ def _parameters(row: Endpoint, components: dict[str, Any]) -> list[dict[str, Any
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in PATH_PARAMETER.findall(row.path)
     ]
-    if row.method == "GET":
-        for name, schema in components[row.query.__name__]["properties"].items():
-            parameters.append({"name": name, "in": "query", "schema": schema})
+    for name, schema in components[row.query.__name__]["properties"].items():
+        parameters.append({"name": name, "in": "query", "schema": schema})
     for header in row.headers:
         parameters.append(
             {

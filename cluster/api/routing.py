@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from cluster.actors.services import Services
 from cluster.api.codec import BodyDecoder, decode_query, encode_json
@@ -20,14 +20,26 @@ B = TypeVar("B")
 Q = TypeVar("Q")
 F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
 
+CONSISTENCY_TEXT = (
+    "stale: what the asked node has, even without a majority. leader: what the leader has, without "
+    "asking the others. linearizable: all that was acknowledged before the request, confirmed by a "
+    "majority, on any node."
+)
+Consistency = Annotated[
+    Literal["stale", "leader", "linearizable"], Meta(description=CONSISTENCY_TEXT)
+]
 JSON_HEADERS = {"Content-Type": "application/json"}
 SERVICES = web.AppKey("services", Services)
 
 
 class Query(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """What every GET takes: `stale` reads from the node that is asked, without the leader."""
+    """What every request takes: nothing."""
 
-    consistency: Literal["leader", "stale"] = "leader"
+
+class ReadQuery(Query, forbid_unknown_fields=True, frozen=True):
+    """What every read of replicated state takes."""
+
+    consistency: Consistency = "leader"
 
 
 class Empty(Struct, forbid_unknown_fields=True):
@@ -82,6 +94,13 @@ class Endpoint:
     patience_s: float = 30.0  # how long a forwarded request may stay silent
     problems: tuple[str, ...] = ()  # codes worth documenting
 
+    def level_of(self, request: web.Request) -> str | None:
+        """How fresh the answer must be, unchecked; None for what reads no replicated state."""
+        if not issubclass(self.query, ReadQuery):
+            return None
+        default = self.query().consistency
+        return request.query.get("consistency", default) if request.query_string else default
+
 
 class Routes:
     """The rows of one resource, in the order of their definition."""
@@ -94,7 +113,10 @@ class Routes:
         return iter(self._rows)
 
     def add(self, method: str, path: str, summary: str, **more: Any) -> Callable[[F], F]:
-        """Register the decorated function as the handler of a row."""
+        """Register the decorated function as the handler of a row. A GET that the node does not
+        answer by itself reads replicated state."""
+        is_read = method == "GET" and not (more.get("local") or more.get("upgrade"))
+        more.setdefault("query", ReadQuery if is_read else Query)
 
         def register(handler: F) -> F:
             self._rows.append(Endpoint(method, path, handler, summary, self._tag, **more))

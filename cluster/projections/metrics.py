@@ -7,6 +7,7 @@ nothing; histograms are this node's own projection of effects since it started.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry
@@ -60,6 +61,7 @@ class Metrics(Collector):
         self._node_gauges = node_gauges
         self._duration = HistogramMs()
         self._wait = HistogramMs()
+        self._reads: Counter[str] = Counter()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -73,6 +75,10 @@ class Metrics(Collector):
             if job.started_ms and job.state != lifecycle.CANCELLED:
                 observe_duration(finished.finished_ms - job.started_ms)
 
+    def count_read(self, level: str) -> None:
+        """A request that read replicated state was answered at this node."""
+        self._reads[level] += 1
+
     def render(self) -> bytes:
         """Prometheus text format."""
         return generate_latest(self._registry)
@@ -82,6 +88,10 @@ class Metrics(Collector):
         totals = views.totals(state)
         yield from _counters(totals)
         yield from _gauges(state)
+        reads = CounterMetricFamily("quorate_reads", "Reads answered here", labels=["level"])
+        for level, count in sorted(self._reads.items()):
+            reads.add_metric([level], count)
+        yield reads
         yield self._duration.family("job_duration_seconds", "Execution time of ended attempts")
         yield self._wait.family("job_queue_wait_seconds", "From due to assigned")
         for name, value in self._node_gauges().items():

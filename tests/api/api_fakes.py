@@ -25,7 +25,7 @@ from cluster.actors.supervisor import Supervisor
 from cluster.actors.waiters import Waiters
 from cluster.api import build_app
 from cluster.clock import ManualClock
-from cluster.consensus import Outcome, TransferError
+from cluster.consensus import Outcome, ReadError, ReadFailure, TransferError
 from cluster.history import History
 from cluster.machine.apply import apply
 from cluster.machine.commands import decode_batch
@@ -52,6 +52,8 @@ class FakeRaft:
         self.caught_up = True
         self.fate = Outcome.APPLIED
         self.held: list[Any] | None = None  # a list: proposals wait in it
+        self.read_failure: ReadFailure | None = None
+        self.read_indexes = 0
         self._clock = clock
         self._listeners: list[Any] = []
         self._leadership: list[Any] = []
@@ -100,6 +102,13 @@ class FakeRaft:
         if was_leader:
             for listener in self._leadership:
                 listener(False)
+
+    async def read_index(self, timeout_ms: int) -> int:
+        self.read_indexes += 1
+        await asyncio.sleep(0)
+        if self.read_failure is not None:
+            raise ReadError(self.read_failure)
+        return self.applied_index
 
     async def transfer(self, target: str | None) -> str:
         if target == "nobody":

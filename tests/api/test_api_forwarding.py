@@ -38,7 +38,7 @@ async def leader_that(handler):
 
 async def test_a_follower_answers_like_the_leader(pair):
     leader, follower = pair
-    created = await follower("POST", "/v1/jobs?consistency=leader", T, Idempotency_Key="k")
+    created = await follower("POST", "/v1/jobs", T, Idempotency_Key="k")
     assert (created.status, created.headers["Location"]) == (201, "/v1/jobs/1")
     assert created.headers["X-Quorate-Leader"] == leader.url
     assert created.headers["X-Quorate-Index"] == "1001"
