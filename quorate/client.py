@@ -17,7 +17,7 @@ from .batching import Submitter, submit_all
 from .handle import Handle
 from .requests import JobRequest, SubmitOptions, job_request, option_fields
 from .schedules import Schedules
-from .transport import Transport
+from .transport import Consistency, Transport
 from .views import ItemResult, JobView, LogEntry, Page, TimelineEvent, WorkerView, read
 from .waiting import Waiter
 
@@ -52,12 +52,17 @@ class Jobs:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    async def get(self, job_id: str, *, wait: float | None = None) -> JobView:
+    async def get(
+        self, job_id: str, *, wait: float | None = None, consistency: Consistency | None = None
+    ) -> JobView:
         """A job; with `wait` (seconds) the answer comes when it is finished or time is up."""
         response = await self._transport.request(
             "GET",
             f"/v1/jobs/{quote(job_id, safe='')}",
-            params={"wait": None if not wait else round(wait, 3)},
+            params={
+                "wait": None if not wait else round(wait, 3),
+                "consistency": consistency,
+            },
             answer_seconds=10.0 + (wait or 0.0),
         )
         return read(response.body, JobView)
@@ -71,12 +76,12 @@ class Jobs:
         tag: str | None = None,
         limit: int | None = None,
         cursor: str | None = None,
+        consistency: Consistency | None = None,
     ) -> Page[JobView]:
         """One page of jobs, newest first as the server orders them."""
-        params = {"status": status, "queue": queue, "name": name, "tag": tag}
-        response = await self._transport.request(
-            "GET", "/v1/jobs", params={**params, "limit": limit, "cursor": cursor}
-        )
+        filters = {"status": status, "queue": queue, "name": name, "tag": tag}
+        page = {"limit": limit, "cursor": cursor, "consistency": consistency}
+        response = await self._transport.request("GET", "/v1/jobs", params={**filters, **page})
         return read(response.body, Page[JobView])
 
     async def iterate(self, **filters: Any) -> AsyncIterator[JobView]:
@@ -115,21 +120,35 @@ class Jobs:
         )
         return read(response.body, JobView)
 
-    async def timeline(self, job_id: str) -> Sequence[TimelineEvent]:
+    async def timeline(
+        self, job_id: str, *, consistency: Consistency | None = None
+    ) -> Sequence[TimelineEvent]:
         """What happened to the job, oldest first."""
         response = await self._transport.request(
-            "GET", f"/v1/jobs/{quote(job_id, safe='')}/timeline"
+            "GET",
+            f"/v1/jobs/{quote(job_id, safe='')}/timeline",
+            params={"consistency": consistency},
         )
         return read(response.body, _Timeline).events
 
-    async def logs(self, job_id: str) -> Sequence[LogEntry]:
+    async def logs(
+        self, job_id: str, *, consistency: Consistency | None = None
+    ) -> Sequence[LogEntry]:
         """The kept log of each attempt."""
-        response = await self._transport.request("GET", f"/v1/jobs/{quote(job_id, safe='')}/logs")
+        response = await self._transport.request(
+            "GET",
+            f"/v1/jobs/{quote(job_id, safe='')}/logs",
+            params={"consistency": consistency},
+        )
         return read(response.body, _Logs).items
 
-    async def result(self, job_id: str) -> Any:
+    async def result(self, job_id: str, *, consistency: Consistency | None = None) -> Any:
         """The answer of /v1/jobs/{id}/result as it is."""
-        return await self._transport.json("GET", f"/v1/jobs/{quote(job_id, safe='')}/result")
+        return await self._transport.json(
+            "GET",
+            f"/v1/jobs/{quote(job_id, safe='')}/result",
+            params={"consistency": consistency},
+        )
 
     async def cancel_many(
         self, ids: Iterable[str] | None = None, **filters: str | None
@@ -144,16 +163,25 @@ class Jobs:
         return await self._bulk("retry", ids, filters)
 
     async def status_many(
-        self, ids: Iterable[str] | None = None, **filters: str | None
+        self,
+        ids: Iterable[str] | None = None,
+        *,
+        consistency: Consistency | None = None,
+        **filters: str | None,
     ) -> Sequence[ItemResult]:
         """The status of many jobs in one request."""
-        return await self._bulk("status", ids, filters)
+        level = consistency or self._transport.consistency
+        return await self._bulk("status", ids, filters, {"consistency": level})
 
     async def _bulk(
-        self, verb: str, ids: Iterable[str] | None, filters: Mapping[str, Any]
+        self,
+        verb: str,
+        ids: Iterable[str] | None,
+        filters: Mapping[str, Any],
+        params: Mapping[str, Any] | None = None,
     ) -> Sequence[ItemResult]:
         body = payloads.encode(_selection(ids, filters))
-        response = await self._transport.request("POST", f"/v1/jobs/{verb}", body)
+        response = await self._transport.request("POST", f"/v1/jobs/{verb}", body, params=params)
         return read(response.body, _Items).items
 
 
@@ -177,15 +205,19 @@ class DeadLetters:
         name: str | None = None,
         limit: int | None = None,
         cursor: str | None = None,
+        consistency: Consistency | None = None,
     ) -> Page[JobView]:
         """One page of dead jobs."""
-        params = {"queue": queue, "name": name, "limit": limit, "cursor": cursor}
-        response = await self._transport.request("GET", "/v1/dlq", params=params)
+        filters = {"queue": queue, "name": name}
+        page = {"limit": limit, "cursor": cursor, "consistency": consistency}
+        response = await self._transport.request("GET", "/v1/dlq", params={**filters, **page})
         return read(response.body, Page[JobView])
 
-    async def get(self, job_id: str) -> JobView:
+    async def get(self, job_id: str, *, consistency: Consistency | None = None) -> JobView:
         """One dead job."""
-        response = await self._transport.request("GET", f"/v1/dlq/{quote(job_id, safe='')}")
+        response = await self._transport.request(
+            "GET", f"/v1/dlq/{quote(job_id, safe='')}", params={"consistency": consistency}
+        )
         return read(response.body, JobView)
 
     async def replay(
@@ -212,14 +244,18 @@ class Workers:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    async def list(self) -> Sequence[WorkerView]:
+    async def list(self, *, consistency: Consistency | None = None) -> Sequence[WorkerView]:
         """Every registered worker."""
-        response = await self._transport.request("GET", "/v1/workers")
+        response = await self._transport.request(
+            "GET", "/v1/workers", params={"consistency": consistency}
+        )
         return read(response.body, _Workers).items
 
-    async def get(self, worker_id: str) -> WorkerView:
+    async def get(self, worker_id: str, *, consistency: Consistency | None = None) -> WorkerView:
         """One worker."""
-        response = await self._transport.request("GET", f"/v1/workers/{quote(worker_id, safe='')}")
+        response = await self._transport.request(
+            "GET", f"/v1/workers/{quote(worker_id, safe='')}", params={"consistency": consistency}
+        )
         return read(response.body, WorkerView)
 
     async def drain(self, worker_id: str) -> Any:
@@ -236,12 +272,18 @@ class Client:
 
     `nodes`: base URLs as a list or comma string; default QUORATE_NODES, then the local ports.
     `retry_seconds`: how long a call survives a cluster without a leader.
+    `consistency`: how fresh reads are that name no level themselves: "stale" (what the asked node
+    has), "leader" (the server's default) or "linearizable" (all that was acknowledged before).
     """
 
     def __init__(
-        self, nodes: str | Sequence[str] | None = None, *, retry_seconds: float = 30.0
+        self,
+        nodes: str | Sequence[str] | None = None,
+        *,
+        retry_seconds: float = 30.0,
+        consistency: Consistency | None = None,
     ) -> None:
-        self.transport = Transport(nodes, retry_seconds=retry_seconds)
+        self.transport = Transport(nodes, retry_seconds=retry_seconds, consistency=consistency)
         self.jobs = Jobs(self.transport)
         self.schedules = Schedules(self.transport)
         self.dlq = DeadLetters(self.transport)
@@ -284,9 +326,10 @@ class Client:
         """A handle for a job known by its id."""
         return Handle(self, job_id)
 
-    async def cluster(self) -> dict[str, Any]:
-        """Members, leader, term and health."""
-        return dict(await self.transport.json("GET", "/v1/cluster"))
+    async def cluster(self, *, consistency: Consistency | None = None) -> dict[str, Any]:
+        """Members, leader, term and health, as the asked node sees them unless told otherwise."""
+        params = {"consistency": consistency}
+        return dict(await self.transport.json("GET", "/v1/cluster", params=params))
 
     async def transfer_leadership(self, to: str | None = None) -> dict[str, Any]:
         """Hands leadership to `to`, or to the most advanced follower."""
@@ -296,6 +339,7 @@ class Client:
         )
         return dict(answer or {})
 
-    async def stats(self) -> dict[str, Any]:
+    async def stats(self, *, consistency: Consistency | None = None) -> dict[str, Any]:
         """Counts by status and queue."""
-        return dict(await self.transport.json("GET", "/v1/stats"))
+        params = {"consistency": consistency}
+        return dict(await self.transport.json("GET", "/v1/stats", params=params))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .durations import Duration, to_seconds
 from .errors import JobCancelled, JobFailed, JobSkipped, ResultTimeout
+from .transport import Consistency
 from .views import JobView
 
 if TYPE_CHECKING:
@@ -35,13 +36,13 @@ class Handle(Generic[R]):
     def __repr__(self) -> str:
         return f"<Handle of job {self.id}>"
 
-    async def job(self) -> JobView:
+    async def job(self, *, consistency: Consistency | None = None) -> JobView:
         """The job as it is now."""
-        return await self._client.jobs.get(self.id)
+        return await self._client.jobs.get(self.id, consistency=consistency)
 
-    async def status(self) -> str:
+    async def status(self, *, consistency: Consistency | None = None) -> str:
         """pending, running, completed, failed, cancelled or skipped."""
-        return (await self.job()).status
+        return (await self.job(consistency=consistency)).status
 
     async def cancel(self) -> JobView:
         """Cancels the job; a running one is really stopped. Conflict if it is finished."""

@@ -16,7 +16,7 @@ import msgspec
 from . import payloads
 from .errors import Conflict, NotFound
 from .requests import option_fields
-from .transport import Transport
+from .transport import Consistency, Transport
 from .views import ScheduleView, read
 
 
@@ -84,15 +84,21 @@ class Schedules:
             body["payload"] = payload
         return await self._post("/v1/schedules", body, replayable=True)
 
-    async def list(self) -> Sequence[ScheduleView]:
+    async def list(self, *, consistency: Consistency | None = None) -> Sequence[ScheduleView]:
         """Every schedule."""
-        response = await self._transport.request("GET", "/v1/schedules")
+        response = await self._transport.request(
+            "GET", "/v1/schedules", params={"consistency": consistency}
+        )
         return read(response.body, _Schedules).items
 
-    async def get(self, schedule_id: str) -> ScheduleView:
+    async def get(
+        self, schedule_id: str, *, consistency: Consistency | None = None
+    ) -> ScheduleView:
         """One schedule."""
         response = await self._transport.request(
-            "GET", f"/v1/schedules/{quote(schedule_id, safe='')}"
+            "GET",
+            f"/v1/schedules/{quote(schedule_id, safe='')}",
+            params={"consistency": consistency},
         )
         return read(response.body, ScheduleView)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from .durations import Duration
 from .handle import Handle
+from .transport import Consistency
 from .views import JobView
 
 if TYPE_CHECKING:
@@ -101,13 +102,13 @@ class SyncHandle(Generic[R]):
     def __repr__(self) -> str:
         return repr(self._handle)
 
-    def job(self) -> JobView:
+    def job(self, *, consistency: Consistency | None = None) -> JobView:
         """The job as it is now."""
-        return self._thread.run(self._handle.job())
+        return self._thread.run(self._handle.job(consistency=consistency))
 
-    def status(self) -> str:
+    def status(self, *, consistency: Consistency | None = None) -> str:
         """pending, running, completed, failed, cancelled or skipped."""
-        return self._thread.run(self._handle.status())
+        return self._thread.run(self._handle.status(consistency=consistency))
 
     def cancel(self) -> JobView:
         """Cancels the job. Conflict if it is finished."""
@@ -135,11 +136,15 @@ class SyncClient(_SyncView):
     """`Client` with blocking methods: `client.jobs.get(id)`, `client.submit(name).result()`."""
 
     def __init__(
-        self, nodes: str | Sequence[str] | None = None, *, retry_seconds: float = 30.0
+        self,
+        nodes: str | Sequence[str] | None = None,
+        *,
+        retry_seconds: float = 30.0,
+        consistency: Consistency | None = None,
     ) -> None:
         from .client import Client
 
-        client: Client = Client(nodes, retry_seconds=retry_seconds)
+        client: Client = Client(nodes, retry_seconds=retry_seconds, consistency=consistency)
         super().__init__(client, LoopThread())
 
     def __enter__(self) -> Self:

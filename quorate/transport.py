@@ -12,7 +12,7 @@ import json
 import os
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import uuid4
 
 import aiohttp
@@ -20,6 +20,9 @@ import msgspec
 
 from . import payloads
 from .errors import OutcomeUnknown, QuorateError, Unavailable, error_from_problem
+
+# How fresh a read is: what the asked node has, what the leader has, or all that was acknowledged.
+Consistency = Literal["stale", "leader", "linearizable"]
 
 DEFAULT_NODES = (
     "http://127.0.0.1:8001",
@@ -84,9 +87,17 @@ class _Failure(NamedTuple):
 class Transport:
     """HTTP requests to whichever node answers, remembering the last one that did."""
 
-    def __init__(self, nodes: str | Sequence[str] | None = None, *, retry_seconds: float = 30.0):
+    def __init__(
+        self,
+        nodes: str | Sequence[str] | None = None,
+        *,
+        retry_seconds: float = 30.0,
+        consistency: Consistency | None = None,
+    ) -> None:
+        """`consistency` is added to every GET that names none."""
         self.nodes = node_list(nodes)
         self.retry_seconds = retry_seconds
+        self.consistency = consistency
         self._node = 0
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -147,6 +158,8 @@ class Transport:
             head["Idempotency-Key"] = uuid4().hex  # one per request, the same for every try
         head.update(headers or {})
         query = {k: str(v) for k, v in (params or {}).items() if v is not None}
+        if method == "GET" and self.consistency is not None:
+            query.setdefault("consistency", self.consistency)
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + self.retry_seconds
         tries = 0

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from ..client import Client
+    from ..transport import Consistency
 
 T = TypeVar("T")
+LEVELS: tuple[Consistency, ...] = ("stale", "leader", "linearizable")
 TRUE_WORDS = ("1", "true", "yes", "on")
 
 
@@ -47,7 +49,7 @@ def option(parser: argparse.ArgumentParser, flag: str, *, scope: str = "", **kwa
 
 
 def common_options(parser: argparse.ArgumentParser) -> None:
-    """--nodes, --json and --retry-seconds, allowed before and after the command."""
+    """--nodes, --json, --consistency and --retry-seconds, allowed before and after the command."""
     group = parser.add_argument_group("anywhere")
     hidden = argparse.SUPPRESS  # a subparser's default must not overwrite what stood before it
     group.add_argument(
@@ -58,6 +60,13 @@ def common_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         default=hidden,
         help="JSON lines; the default when stdout is no terminal [QUORATE_JSON]",
+    )
+    group.add_argument(
+        "--consistency",
+        choices=LEVELS,
+        default=hidden,
+        help="how fresh what is read must be: what the asked node has, what the leader has (the "
+        "default but for `cluster status`), or all that was acknowledged [QUORATE_CONSISTENCY]",
     )
     group.add_argument(
         "--retry-seconds",
@@ -98,9 +107,14 @@ def with_client(args: argparse.Namespace, work: Callable[[Client], Coroutine[Any
         except ValueError:
             raise UsageError("QUORATE_RETRY_SECONDS must be a number of seconds") from None
 
+    level = getattr(args, "consistency", None) or os.environ.get("QUORATE_CONSISTENCY") or None
+    if level not in (None, *LEVELS):
+        raise UsageError(f"QUORATE_CONSISTENCY must be one of {', '.join(LEVELS)}")
+
     async def main() -> T:
         try:
-            client = Client(getattr(args, "nodes", None), retry_seconds=seconds)
+            nodes = getattr(args, "nodes", None)
+            client = Client(nodes, retry_seconds=seconds, consistency=level)
         except ValueError as error:
             raise UsageError(str(error)) from error
         async with client:

@@ -57,6 +57,7 @@ class FakeCluster:
         self.workers: dict[str, Link] = {}
         self.schedules: dict[str, dict[str, Any]] = {}
         self.requests: list[tuple[str, str, Any]] = []
+        self.levels: list[tuple[str, str | None]] = []  # path and asked consistency
         self.answers: dict[str, Any] = {}
         self.lose_answers = 0  # apply, then cut the connection
         self.refuse: list[tuple[int, str]] = []  # answer these instead of working

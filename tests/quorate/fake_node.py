@@ -67,6 +67,7 @@ class FakeNode:
             return streamed
         body = await request.read()
         fake.requests.append((request.method, request.path, body))
+        fake.levels.append((request.path, request.query.get("consistency")))
         await fake.notify()
         if fake.refuse and request.method != "GET":
             return problem(*fake.refuse.pop(0))

@@ -115,6 +115,24 @@ async def test_every_flag_has_a_variable(fake: FakeCluster) -> None:
     assert [(job["queue"], job["tags"]) for job in fake.jobs.values()] == [("mail", ["x", "y"])] * 2
 
 
+async def test_reads_name_their_level(fake: FakeCluster) -> None:
+    await run(fake, "jobs", "list", "--consistency", "linearizable")
+    await run(fake, "--consistency", "stale", "stats")
+    await run(fake, "workers", "list", QUORATE_CONSISTENCY="leader")
+    await run(fake, "submit", "simulate", "--consistency", "stale")  # means nothing to a write
+    assert fake.levels == [
+        ("/v1/jobs", "linearizable"),
+        ("/v1/stats", "stale"),
+        ("/v1/workers", "leader"),
+        ("/v1/jobs/batch", None),
+    ]
+    for ended in (
+        await run(fake, "stats", "--consistency", "perhaps"),
+        await run(fake, "stats", QUORATE_CONSISTENCY="perhaps"),
+    ):
+        assert (ended.code, "linearizable" in ended.err) == (2, True)
+
+
 async def test_cluster_views(fake: FakeCluster, start_worker: StartWorker) -> None:
     await start_worker(name="me")
     status, workers, stats, cancelled = await asyncio.gather(

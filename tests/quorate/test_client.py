@@ -249,6 +249,43 @@ async def test_declared_schedules_are_stored_once_and_follow_the_code(
     assert fake.schedules["often"]["paused"] is True
 
 
+async def test_every_read_takes_a_level(fake: FakeCluster, app: Scheduler) -> None:
+    client = app.client
+    handle = await client.submit("simulate")
+    fake.levels.clear()
+    await client.jobs.get("1", consistency="stale")
+    await client.jobs.list(consistency="leader")
+    await client.jobs.logs("1", consistency="linearizable")
+    await client.jobs.status_many(["1"], consistency="stale")
+    await client.workers.list(consistency="stale")
+    await client.schedules.list(consistency="leader")
+    await client.stats(consistency="linearizable")
+    await client.cluster(consistency="leader")
+    await handle.job(consistency="linearizable")
+    await handle.status()
+    assert [level for _, level in fake.levels] == [
+        "stale", "leader", "linearizable", "stale", "stale", "leader", "linearizable", "leader",
+        "linearizable", None,
+    ]  # fmt: skip
+
+
+async def test_a_client_has_a_level_of_its_own(fake: FakeCluster) -> None:
+    def work() -> None:
+        with SyncClient(fake.urls, retry_seconds=5, consistency="linearizable") as client:
+            handle = client.submit("simulate")
+            handle.status()
+            client.jobs.get("1", consistency="stale")
+            client.jobs.status_many(["1"])
+
+    await asyncio.to_thread(work)
+    assert fake.levels == [
+        ("/v1/jobs/batch", None),
+        ("/v1/jobs/1", "linearizable"),
+        ("/v1/jobs/1", "stale"),
+        ("/v1/jobs/status", "linearizable"),
+    ]
+
+
 async def test_the_blocking_client_does_the_same(fake: FakeCluster) -> None:
     def work() -> tuple[str, str, list[str]]:
         with SyncClient(fake.urls, retry_seconds=5) as client:
