@@ -31,7 +31,7 @@ from cluster.actors.timekeeper import Timekeeper
 from cluster.actors.waiters import Waiters
 from cluster.api.app import build_app
 from cluster.clock import Clock, SystemClock
-from cluster.consensus import ConsensusConfig, ConsensusStartError, TransferError
+from cluster.consensus import ConsensusConfig, ConsensusStartError, TlsFiles, TransferError
 from cluster.history import History
 from cluster.projections.metrics import Metrics
 from cluster.projections.ready import ReadyQueues
@@ -147,6 +147,7 @@ class Node:
             peers=settings.peers,
             data_dir=settings.data,
             cluster_secret=settings.cluster_secret,
+            tls=TlsFiles(*settings.raft_tls) if settings.raft_tls is not None else None,
             meta={"http": settings.advertise_http, "version": release(), "name": settings.name},
             fsync=settings.fsync,
             heartbeat_ms=settings.heartbeat_ms,

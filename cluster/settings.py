@@ -59,6 +59,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cluster_secret: Annotated[
         str | None, _help("shared by all nodes; better in the environment than in a flag")
     ] = None
+    raft_tls_ca: Annotated[
+        Path | None, _help("certificate of the authority that all nodes' certificates are from")
+    ] = None
+    raft_tls_cert: Annotated[
+        Path | None, _help("this node's certificate, with its advertised address in it")
+    ] = None
+    raft_tls_key: Annotated[Path | None, _help("private key of that certificate")] = None
     name: Annotated[str, _help("the node's name in logs and pages; default: advertise")] = ""
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], _help("the least severe level that is logged")
@@ -128,6 +135,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             parse_address(peer, "peers")
         this_node = (self.advertise, self.listen)
         fill(self, "peers", tuple(p for p in dict.fromkeys(self.peers) if p not in this_node))
+        _check_tls(self)
         _check_reachability(self)
         _check_numbers(self)
 
@@ -151,6 +159,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Raises SettingsError.
         """
         return cls(**_read_toml(Path(path)))
+
+    @property
+    def raft_tls(self) -> tuple[Path, Path, Path] | None:
+        """Authority, certificate and key, or None without TLS between nodes."""
+        if self.raft_tls_ca is None or self.raft_tls_cert is None or self.raft_tls_key is None:
+            return None
+        return self.raft_tls_ca, self.raft_tls_cert, self.raft_tls_key
 
     @property
     def node_count(self) -> int:
@@ -183,7 +198,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def public(self) -> dict[str, object]:
         """All settings for pages and logs: without the secret."""
         values = msgspec.structs.asdict(self)
-        values["data"] = str(self.data)
+        values |= {key: str(value) for key, value in values.items() if isinstance(value, Path)}
         if self.cluster_secret is not None:
             values["cluster_secret"] = HIDDEN
         return values
@@ -209,20 +224,33 @@ def is_loopback(address: str) -> bool:
     """Whether `host:port` can only be reached from this machine."""
     host, _ = parse_address(address, "address")
     if host == "localhost":
-        return True
+        return True  # what it really means here is checked when the port is taken
     try:
-        return ipaddress.ip_address(host).is_loopback
+        ip = ipaddress.ip_address(host)
     except ValueError:
         return False  # a name: nobody knows what it will mean tomorrow
+    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
+
+
+def _check_tls(settings: Settings) -> None:
+    """All three files or none: half of it would be taken for the whole."""
+    keys = ("raft_tls_ca", "raft_tls_cert", "raft_tls_key")
+    missing = [key for key in keys if getattr(settings, key) is None]
+    if missing and len(missing) < len(keys):
+        given = next(key for key in keys if key not in missing)
+        raise SettingsError(
+            f"{given} is set, but not {' and '.join(missing)}: TLS between nodes needs all three"
+        )
 
 
 def _check_reachability(settings: Settings) -> None:
+    is_protected = settings.cluster_secret is not None or settings.raft_tls is not None
     for key in ("listen", "http"):
-        if settings.cluster_secret is None and not is_loopback(getattr(settings, key)):
+        if not is_protected and not is_loopback(getattr(settings, key)):
             raise SettingsError(
                 f"{key} = {getattr(settings, key)!r} can be reached from other machines: "
-                f"needs --cluster-secret (or {_variable('cluster_secret')}) or loopback, "
-                "for example 127.0.0.1"
+                f"needs --cluster-secret (or {_variable('cluster_secret')}), or --raft-tls-ca, "
+                "--raft-tls-cert and --raft-tls-key, or loopback, for example 127.0.0.1"
             )
     if settings.cluster_secret == "":
         raise SettingsError("cluster_secret is empty: write a secret or leave it out")
@@ -267,6 +295,12 @@ _WORDS = {
 }
 
 
+def _base(annotation: Any) -> Any:
+    """The type of a field; an optional path is read like any path."""
+    base = get_args(annotation)[0]
+    return Path if base == Path | None else base
+
+
 def _flag(key: str) -> str:
     return "--" + key.replace("_", "-")
 
@@ -283,7 +317,7 @@ def _did_you_mean(word: str, known: Sequence[str], cutoff: float = 0.6) -> str:
 def _expected(annotation: Any) -> str:
     """The type of a field in words, from the table."""
     args = get_args(annotation)
-    base, metas = args[0], [meta for meta in args[1:] if isinstance(meta, Meta)]
+    base, metas = _base(annotation), [meta for meta in args[1:] if isinstance(meta, Meta)]
     if choices := [choice for choice in get_args(base) if isinstance(choice, str)]:
         return "one of " + ", ".join(choices)
     if get_args(base) and isinstance(get_args(base)[0], Meta):
@@ -299,7 +333,7 @@ def _expected(annotation: Any) -> str:
 def _convert(key: str, value: object, source: str) -> object:
     """One value of one layer to the type in the table; texts from flags and variables included."""
     annotation = _FIELDS[key].type
-    base = get_args(annotation)[0]
+    base = _base(annotation)
     from_text = isinstance(value, str) and source != "TOML"
     if base == tuple[str, ...] and isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
@@ -376,7 +410,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", metavar="FILE", help="TOML file with any of these settings")
     for key, info in _FIELDS.items():
-        base, *metas = get_args(info.type)
+        base, *metas = _base(info.type), *get_args(info.type)[1:]
         text = next(meta.description for meta in metas if getattr(meta, "description", None))
         if info.default not in ("", (), None) and base is not bool:
             text += f" ({info.default})"
@@ -389,4 +423,4 @@ def _parser() -> argparse.ArgumentParser:
 
 def _metavar(base: Any) -> str:
     """What stands behind a flag in the help."""
-    return {int: "N", float: "SECONDS", Path: "FOLDER"}.get(base, "TEXT")
+    return {int: "N", float: "SECONDS", Path: "PATH"}.get(base, "TEXT")

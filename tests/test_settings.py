@@ -9,6 +9,8 @@ import pytest
 from cluster.settings import HIDDEN, Settings, SettingsError, is_loopback, parse_address
 
 CONFIG = Path(__file__).parent.parent / "config"
+TLS_KEYS = ("raft_tls_ca", "raft_tls_cert", "raft_tls_key")
+TLS_FLAGS = [part for key in TLS_KEYS for part in ("--" + key.replace("_", "-"), f"{key}.pem")]
 SECRET = "a long enough shared secret"
 
 
@@ -63,6 +65,7 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(key: str, tmp_path: Path)
         "advertise_http": "localhost:8000",
         "data": "elsewhere",
         "cluster_secret": SECRET,
+        **dict.fromkeys(TLS_KEYS, "some.pem"),
         "name": "n1",
         "log_level": "debug",
         "fsync": False,
@@ -76,9 +79,12 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(key: str, tmp_path: Path)
     in_toml = str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')
     flag = "--" + key.replace("_", "-")
     argv = ["--no-fsync"] if key == "fsync" else [flag, text]
-    from_flag = load(*argv)
-    assert from_flag == load(**{f"QUORATE_{key.upper()}": text})
-    assert from_flag == Settings.from_toml(toml(tmp_path, f"{key} = {in_toml}"))
+    others = [k for k in TLS_KEYS if k != key] if key in TLS_KEYS else []
+    with_others = {f"QUORATE_{k.upper()}": "x.pem" for k in others}  # they come in threes
+    from_flag = load(*argv, **with_others)
+    assert from_flag == load(**{f"QUORATE_{key.upper()}": text}, **with_others)
+    lines = [f"{key} = {in_toml}", *(f'{k} = "x.pem"' for k in others)]
+    assert from_flag == Settings.from_toml(toml(tmp_path, "\n".join(lines)))
     assert getattr(from_flag, key) != getattr(Settings(), key)
 
 
@@ -114,7 +120,17 @@ def test_peers_may_name_this_node_and_repeat_themselves() -> None:
             ["http = '0.0.0.0:8000'", "needs --cluster-secret", "loopback"],
         ),
         (["--listen", "10.0.0.1:7001"], ["listen = ", "needs --cluster-secret", "loopback"]),
-        (["--listen", "n1:7001"], ["needs --cluster-secret"]),
+        (["--listen", "n1:7001"], ["needs --cluster-secret", "--raft-tls-cert"]),
+        (["--listen", "[::]:7001"], ["listen = ", "needs --cluster-secret"]),
+        (["--listen", "[fe80::1]:7001"], ["needs --cluster-secret"]),
+        (["--listen", "[::ffff:10.0.0.1]:7001"], ["needs --cluster-secret"]),
+        (["--listen", "[::ffff:0.0.0.0]:7001"], ["needs --cluster-secret"]),
+        (["--listen", "0:7001"], ["needs --cluster-secret"]),
+        (
+            ["--raft-tls-key", "k"],
+            ["raft_tls_key is set, but not raft_tls_ca and raft_tls_cert", "all three"],
+        ),
+        (["--raft-tls-ca", "c", "--raft-tls-cert", "c"], ["is set, but not raft_tls_key:"]),
         (["--cluster-secret", ""], ["cluster_secret is empty"]),
         (["--heartbeat-ms", "100"], ["election_min_ms = 300", "three heartbeats (300 ms)"]),
         (
@@ -173,6 +189,13 @@ def test_with_a_secret_any_address_may_be_used() -> None:
     assert settings.warnings() == []
 
 
+def test_with_tls_any_address_may_be_used() -> None:
+    settings = load("--http", "0.0.0.0:8000", "--listen", "[::]:7001", *TLS_FLAGS)
+    assert settings.raft_tls == tuple(Path(f"{key}.pem") for key in TLS_KEYS)
+    assert settings.public()["raft_tls_ca"] == "raft_tls_ca.pem"
+    assert load().raft_tls is None
+
+
 @pytest.mark.parametrize(
     ("argv", "warning"),
     [
@@ -201,6 +224,8 @@ def test_addresses() -> None:
     assert parse_address("n1.example:80", "listen") == ("n1.example", 80)
     assert is_loopback("127.9.9.9:1")
     assert is_loopback("[::1]:1")
+    assert is_loopback("[::ffff:127.0.0.1]:1")
+    assert not is_loopback("[::ffff:10.0.0.1]:1")
     assert not is_loopback("localhost.example:1")
 
 

@@ -19,6 +19,7 @@ from .interface import (
     Role,
     RoleCallback,
     SnapshotError,
+    TlsFiles,
     TransferError,
 )
 
@@ -37,5 +38,6 @@ __all__ = [
     "Role",
     "RoleCallback",
     "SnapshotError",
+    "TlsFiles",
     "TransferError",
 ]

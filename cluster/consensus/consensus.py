@@ -32,7 +32,7 @@ from .interface import (
     TransferError,
 )
 from .journal import Journal
-from .mesh import split_address
+from .listener import split_address
 from .recovery import FIX, Recovered, read_journal, settle
 from .snapfile import SnapshotFile
 from .snapreceive import Arrived, SnapshotReceiver

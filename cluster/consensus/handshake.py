@@ -13,6 +13,7 @@ import os
 MAGIC = b"QRTRAFT1"
 NONCE_BYTES = 32
 PROOF_BYTES = 32
+TLS_RECORDS = (b"\x16\x03", b"\x15\x03")  # how a TLS handshake and its refusal begin
 GREETING_BYTES = len(MAGIC) + NONCE_BYTES
 
 
@@ -47,7 +48,8 @@ class Handshake:
         answer = b""
         if not self._theirs:
             if not MAGIC.startswith(self._buffer[: len(MAGIC)]):
-                raise HandshakeError("bad_greeting")
+                is_tls = self._buffer[:2] in TLS_RECORDS
+                raise HandshakeError("tls_on_one_side" if is_tls else "bad_greeting")
             if len(self._buffer) < GREETING_BYTES:
                 return b""
             self._theirs = self._take(GREETING_BYTES)[len(MAGIC) :]

@@ -105,6 +105,15 @@ def exit_process(reason: str) -> None:
 
 
 @dataclass(frozen=True)
+class TlsFiles:
+    """PEM files: the cluster's authority, this node's certificate and its key."""
+
+    ca: Path
+    cert: Path
+    key: Path
+
+
+@dataclass(frozen=True)
 class ConsensusConfig:
     """Everything one consensus node needs to know; times in ms, sizes in bytes."""
 
@@ -113,6 +122,7 @@ class ConsensusConfig:
     peers: tuple[str, ...]
     data_dir: Path
     cluster_secret: str | None = None
+    tls: TlsFiles | None = None
     meta: dict[str, str] = field(default_factory=dict)
     fsync: bool = True
     heartbeat_ms: int = 50

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import enum
 import socket
+import ssl
 from typing import TYPE_CHECKING, cast
 
 from .handshake import Handshake, HandshakeError
+from .tls import node_ids, reason_of
 from .wire import EMPTY, Blob, FrameDecoder, FrameError, Hello, Message, encode_frame
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._decoder = FrameDecoder()
         self.dialed = dialed
+        self.source = ""  # the address an accepted connection came from
+        self.certified: frozenset[str] | None = None  # the ids in its certificate, with TLS
         self.handshake = Handshake(key, is_dialer=dialed is not None)
         self.state = LinkState.GREETING
         self.peer = ""
@@ -56,21 +60,35 @@ class Link(asyncio.Protocol):
     def is_receiving(self) -> bool:
         return self._decoder.is_inside_frame
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
-        if not self._mesh.admit(self):
-            self.close("too_many_strangers")
-            return
+    def expect_handshake(self) -> None:
+        """From now on there is a limit to how long the other side may take."""
         self._deadline = asyncio.get_running_loop().call_later(
             self._mesh.handshake_timeout_s, self._give_up
         )
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        if self.state is LinkState.CLOSED:
+            self._transport.abort()
+            return
+        self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        if self._mesh.certificates is not None:
+            self.certified = node_ids(transport.get_extra_info("peercert"))
+            if self.dialed is not None and self.dialed not in self.certified:
+                self.close("wrong_certificate")
+                return
+        if self._deadline is None:
+            self._no_delay()
+            self.expect_handshake()
         greeting = self.handshake.begin()
         if greeting:
             self._transport.write(greeting)
+
+    def _no_delay(self) -> None:
+        assert self._transport is not None
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def data_received(self, data: bytes) -> None:
         self.last_read = self._mesh.clock()
@@ -109,6 +127,8 @@ class Link(asyncio.Protocol):
             raise HandshakeError("no_hello")
         self.hello = message
         self.peer = message.node_id
+        if self.certified is not None and message.node_id not in self.certified:
+            raise HandshakeError("wrong_certificate")
         refusal = self._mesh.judge(self)
         if refusal:
             raise HandshakeError(refusal)
@@ -151,7 +171,12 @@ class Link(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._finish("connection_lost" if self.state is not LinkState.UP else "")
+        if isinstance(exc, ssl.SSLError):
+            self._finish(reason_of(exc))
+        elif self.state is LinkState.UP:
+            self._finish("")
+        else:
+            self._finish("connection_lost" if self.dialed is None else "hung_up")
 
     def close(self, reason: str) -> None:
         """Drops the connection at once; `reason` is counted ("" counts nothing)."""

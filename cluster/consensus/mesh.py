@@ -8,28 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import logging
 import socket
+import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from .counters import Counters
-from .interface import ConsensusConfig, ConsensusStartError
+from .interface import ConsensusConfig
 from .link import Link, LinkState
+from .listener import Listener, split_address
 from .pin import now, token, uniform
+from .refusals import report
+from .resolver import Resolver
+from .strangers import WaitingRoom, source_of
+from .tls import Certificates, reason_of
 from .wire import EMPTY, PROTOCOL, Blob, Hello, Message, Ping
 
-logger = logging.getLogger("quorate.consensus.mesh")
-
-STRANGERS_MAX = 64
 REDIAL_MIN_S = 0.05
 REDIAL_MAX_S = 0.5
 CONNECT_TIMEOUT_S = 1.0
 PING_AFTER_S = 0.5
 SILENCE_MAX_S = 10.0
+TWIN_SILENCE_S = 1.2  # more than two pings: whoever said nothing for so long may be replaced
+CERTIFICATES_EVERY_S = 5.0
 BOOT_BYTES = 8
 
 
@@ -67,19 +70,6 @@ class Network(Protocol):
     def is_receiving(self, peer: str) -> bool: ...
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """("host", port); ConsensusStartError names an address that is none."""
-    host, separator, port = address.rpartition(":")
-    if not separator or not port.isdigit() or int(port) > 65535:
-        raise ConsensusStartError(f"{address!r} is not an address; write host:port")
-    host = host.strip("[]")
-    try:
-        host.encode("idna")  # else the resolver raises it in the task that dials, unseen
-    except UnicodeError as error:
-        raise ConsensusStartError(f"{host!r} in {address!r} is not a host name") from error
-    return host, int(port)
-
-
 class Mesh:
     """Asyncio implementation of Network."""
 
@@ -98,13 +88,17 @@ class Mesh:
         self._cluster_id = cluster_id
         self._boot_id = token(BOOT_BYTES)
         self._links: dict[str, Link] = {}
-        self._strangers: set[Link] = set()
+        self._dialing: set[Link] = set()
+        self._strangers: WaitingRoom[Link] = WaitingRoom()
         self._last_epoch = 0
         self._metas: dict[str, dict[str, str]] = {}
-        self._socket: socket.socket | None = None
-        self._server: asyncio.Server | None = None
+        protected = config.cluster_secret is not None or config.tls is not None
+        self._listener = Listener(config.listen, counters, protected=protected)
+        self._resolver = Resolver()
+        self._welcomes: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
+        self.certificates: Certificates | None = None
         self.node_id = config.node_id
         self.counters = counters
         self.wake = wake
@@ -114,41 +108,24 @@ class Mesh:
     # Life ----------------------------------------------------------------------------------
 
     def bind(self) -> None:
-        """Takes the port without accepting yet; ConsensusStartError names the port and the fix."""
-        host, port = split_address(self._config.listen)
-        try:
-            infos = socket.getaddrinfo(
-                host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )
-            family, kind, protocol, _, address = infos[0]
-            self._socket = socket.socket(family, kind, protocol)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._socket.bind(address)
-            self._socket.listen(STRANGERS_MAX)  # so that a second process gets a clear refusal
-        except OSError as error:
-            self.release()
-            fix = "choose another host or port"
-            if error.errno == errno.EADDRINUSE:
-                fix = "stop the program that uses it or choose another port"
-            raise ConsensusStartError(
-                f"cannot listen on {self._config.listen}: {error.strerror or error}; {fix}"
-            ) from error
+        """Takes the port without accepting yet; ConsensusStartError says what is wrong."""
+        config = self._config
+        if config.tls is not None:
+            self.certificates = Certificates(config.tls, config.node_id)
+        self._listener.bind()
 
     def release(self) -> None:
         """Gives the port back when the start fails later on."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        self._listener.release()
 
     async def start(self) -> None:
-        loop = asyncio.get_running_loop()
-        assert self._socket is not None
-        self._server = await loop.create_server(
-            lambda: Link(self, self._key, None), sock=self._socket, backlog=STRANGERS_MAX
-        )
+        self._listener.start(self._welcome)
         self._tasks = [
             asyncio.create_task(self._keep_dialed(peer)) for peer in self._config.peers
-        ] + [asyncio.create_task(self._keep_alive())]
+        ] + [
+            asyncio.create_task(self._keep_alive()),
+            asyncio.create_task(self._keep_certified()),
+        ]
 
     async def close(self) -> None:
         self.abort()
@@ -162,11 +139,8 @@ class Mesh:
         self._closing = True
         for task in self._tasks:
             task.cancel()
-        if self._server is not None:
-            self._server.close()
-            self._server = None
         self.release()
-        for link in [*self._links.values(), *self._strangers]:
+        for link in [*self._links.values(), *self._dialing, *self._strangers.inside()]:
             link.close("")
 
     # Network -------------------------------------------------------------------------------
@@ -197,14 +171,6 @@ class Mesh:
 
     # Called by links -----------------------------------------------------------------------
 
-    def admit(self, link: Link) -> bool:
-        """False for one accepted connection too many; own dials are always welcome."""
-        waiting = sum(stranger.dialed is None for stranger in self._strangers)
-        if self._closing or (link.dialed is None and waiting >= STRANGERS_MAX):
-            return False
-        self._strangers.add(link)
-        return True
-
     def hello(self) -> Hello:
         config = self._config
         return Hello(PROTOCOL, self._cluster_id, config.node_id, self._boot_id, config.meta)
@@ -217,13 +183,19 @@ class Mesh:
             return "other_protocol"
         if hello.cluster_id != self._cluster_id:
             return "other_cluster"
+        if hello.node_id == self.node_id:
+            return "this_node_itself" if hello.boot_id == self._boot_id else "same_id_twice"
         if hello.node_id not in self._config.peers:
             return "not_a_member"
         if link.dialed not in (None, hello.node_id):
             return "wrong_member"
         current = self._links.get(hello.node_id)
-        if current is None or current.hello is None or current.hello.boot_id != hello.boot_id:
+        if current is None or current.hello is None:
             return ""
+        if current.hello.boot_id != hello.boot_id:
+            # A process that died has closed its link, or is silent at least: this one is alive.
+            alive = self.clock() - current.last_read < TWIN_SILENCE_S
+            return "same_id_twice" if alive else ""
         preferred = min(self.node_id, hello.node_id)
         if current.initiator == preferred and link.initiator != preferred:
             return "second_link"
@@ -233,7 +205,7 @@ class Mesh:
         current = self._links.get(link.peer)
         if current is not None:
             current.close("replaced_link")
-        self._strangers.discard(link)
+        self._forget(link)
         self._last_epoch += 1
         link.epoch = self._last_epoch
         self._links[link.peer] = link
@@ -244,16 +216,18 @@ class Mesh:
         self.wake()
 
     def link_down(self, link: Link, reason: str, *, was_up: bool) -> None:
-        self._strangers.discard(link)
+        self._forget(link)
         if was_up and self._links.get(link.peer) is link:
             del self._links[link.peer]
             self.inbox.append(Disconnected(link.peer, link.epoch))
             self.wake()
-        elif reason in ("bad_proof", "other_cluster", "not_a_member", "other_protocol"):
-            times = self.counters.dropped[reason]
-            if times & (times - 1) == 0:  # the 1st, 2nd, 4th, 8th ...: both sides dial for ever
-                whom = link.dialed or link.peer or "a stranger"
-                logger.warning("connection with %s refused: %s (%d times)", whom, reason, times)
+        elif reason:
+            whom = link.dialed or " at ".join(filter(None, (link.peer, link.source)))
+            report(self.counters, reason, whom)
+
+    def _forget(self, link: Link) -> None:
+        self._dialing.discard(link)
+        self._strangers.leave(link)
 
     def receive(self, link: Link, message: Message, blob: bytes) -> None:
         if not isinstance(message, Ping):
@@ -280,15 +254,56 @@ class Mesh:
 
     async def _dial(self, peer: str) -> Link | None:
         host, port = split_address(peer)
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                addresses = await self._resolver.addresses(host)
+            for address in addresses:
+                link = Link(self, self._key, peer)
+                if await self._connect(link, address, port):
+                    return link
+        return None
+
+    async def _connect(self, link: Link, address: str, port: int) -> bool:
         loop = asyncio.get_running_loop()
+        tls = self.certificates.client if self.certificates is not None else None
+        self._dialing.add(link)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                _, link = await loop.create_connection(
-                    lambda: Link(self, self._key, peer), host, port
+                await loop.create_connection(
+                    lambda: link, address, port, ssl=tls, server_hostname="" if tls else None
                 )
+        except ssl.SSLError as error:
+            link.close(reason_of(error))
+        except (ConnectionResetError, ConnectionAbortedError):
+            link.close("hung_up")  # as a TLS listener does without a word
         except (OSError, TimeoutError):
-            return None
-        return link
+            self._dialing.discard(link)  # nobody is there: that is no news
+            return False
+        return True
+
+    def _welcome(self, accepted: socket.socket, address: str) -> None:
+        """A place in the waiting room from the first moment on: TLS alone can take seconds."""
+        link = Link(self, self._key, None)
+        link.source = address
+        leaves = self._strangers.enter(link, source_of(address))
+        if leaves is not None:
+            leaves.close("too_many_strangers")
+        link.expect_handshake()
+        task = asyncio.create_task(self._greet(link, accepted))
+        link.closed.add_done_callback(lambda _: task.cancel())
+        self._welcomes.add(task)
+        task.add_done_callback(self._welcomes.discard)
+
+    async def _greet(self, link: Link, accepted: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        tls = self.certificates.server if self.certificates is not None else None
+        try:
+            await loop.connect_accepted_socket(lambda: link, accepted, ssl=tls)
+        except OSError as error:
+            link.close(reason_of(error))
+        finally:
+            if link.state is LinkState.CLOSED:
+                accepted.close()
 
     async def _keep_alive(self) -> None:
         """Pings idle links and cuts silent ones, unless this node itself was asleep."""
@@ -304,3 +319,10 @@ class Mesh:
                     link.send(Ping())
                 if self.clock() - link.last_read > SILENCE_MAX_S and late < 1.0:
                     link.close("silent_link")
+
+    async def _keep_certified(self) -> None:
+        """Looks for new certificates, so that replacing them needs no restart."""
+        while self.certificates is not None:
+            self.certificates.warn_of_expiry()
+            await asyncio.sleep(CERTIFICATES_EVERY_S)
+            self.certificates.refresh()

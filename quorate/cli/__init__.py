@@ -10,10 +10,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import cluster, dev, dlq, jobs, schedules, submit, work
+from . import cluster, dev, dlq, jobs, schedules, submit, tls, work
 from .options import UsageError, common_options
 
-NOUNS = (dev, work, submit, jobs, schedules, dlq, cluster)
+NOUNS = (dev, work, submit, jobs, schedules, dlq, cluster, tls)
 
 
 def build_parser() -> argparse.ArgumentParser:

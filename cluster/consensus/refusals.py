@@ -1,0 +1,46 @@
+"""Why a connection was refused, in words for the operator; the keys are counters in `dropped`.
+
+Reasons that any stranger can cause at will and that nobody has to act on are not listed: they are
+only counted.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from .counters import Counters
+
+logger = logging.getLogger("quorate.consensus.mesh")
+
+WORDS = {
+    "bad_proof": "it has another cluster secret",
+    "other_cluster": "it belongs to another cluster",
+    "not_a_member": "it is not a member of this cluster",
+    "other_protocol": "its release speaks another protocol",
+    "wrong_member": "another member answers at its address",
+    "this_node_itself": "its address leads back to this node: correct the list of members",
+    "same_id_twice": "two running processes claim this id: stop the one that should not be",
+    "tls_on_one_side": "only one of the two sides uses TLS: all nodes need raft_tls_* or none",
+    "tls_no_certificate": "it showed no certificate",
+    "tls_other_authority": "its certificate is not signed by raft_tls_ca",
+    "tls_expired": "its certificate has expired",
+    "tls_not_yet_valid": "its certificate is not valid yet: compare the clocks",
+    "tls_refused_by_peer": "it does not accept the certificate of this node; its log says why",
+    "hung_up": "it ended the handshake; its log may say why",
+    "tls_failed": "the TLS handshake failed",
+    "wrong_certificate": "its certificate is for another node",
+}
+
+
+OFTEN_HARMLESS = {"hung_up": 8}  # two nodes that dial each other at once, a node that just stops
+
+
+def report(counters: Counters, reason: str, whom: str) -> None:
+    """One line for the 1st, 2nd, 4th, 8th ... time: both sides dial for ever."""
+    times = counters.dropped[reason]
+    if times < OFTEN_HARMLESS.get(reason, 1):
+        return
+    if reason in WORDS and times & (times - 1) == 0:
+        logger.warning(
+            "connection with %s refused: %s (%s, %d)", whom, WORDS[reason], reason, times
+        )
