@@ -119,12 +119,12 @@ class Consensus:
     async def _recover(self, cluster_id: bytes) -> None:
         config, folder = self._config, self._folder
         assert folder is not None and self._mesh is not None
-        storage = self._host.storage
+        storage, guards = self._host.storage, Guards(config.disabled_guards)
         store = SnapshotStore(storage, folder.snapshots, cluster_id)
 
         def read() -> tuple[Recovered, SnapshotFile | None]:
             found = read_journal(storage, folder.journal, cluster_id)
-            snapshot = choose_snapshot(store, found)
+            snapshot = choose_snapshot(store, found, guards)
             if snapshot is not None and not found.segments:
                 # Entries, term and vote of after the snapshot are gone: not a state to vote from.
                 raise ConsensusStartError(
@@ -142,18 +142,19 @@ class Consensus:
             except FatalError as error:
                 raise ConsensusStartError(f"{error}; use the release that wrote it") from error
         applied = snapshot.index if snapshot is not None else 1
-        journal = self._journal = Journal(found, applied, Guards(config.disabled_guards))
+        journal = self._journal = Journal(found, applied, guards)
         files = SegmentFiles(
             storage,
             folder.journal,
             cluster_id,
             found,
             config.segment_bytes,
-            fsync=config.fsync,
+            fsync=config.fsync and guards.on("b1_fsync"),
         )
         self._disk = self._host.open_disk(files, self._on_durable, self._fail)
         journal.attach(self._disk)
-        align(journal, snapshot)
+        if guards.on("b3_align"):
+            align(journal, snapshot)
         keep = journal.trailing_index(applied, config.trailing_entries, config.trailing_bytes)
         journal.trim(keep)
         core = self._core = Core(
@@ -166,7 +167,7 @@ class Consensus:
             on_role=self._tell_role,
             applied=applied,
         )
-        self._receiver = SnapshotReceiver(store, self._verify, core.snapshot_arrived)
+        self._receiver = SnapshotReceiver(store, self._verify, core.snapshot_arrived, guards)
         installer = Installer(core.acceptor, self._machine, self._receiver, store)
         core.enable_snapshots(store, installer)
         self._snapshotter = Snapshotter(core, self._machine, store, self._disk, self._host)

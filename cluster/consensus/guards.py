@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from .recovery import Entry
-from .wire import Append
+if TYPE_CHECKING:
+    from .recovery import Entry
+    from .wire import Append
 
 GUARDS = {
     "a1_chunk_commit": "a snapshot chunk never moves the commit index",
@@ -20,6 +21,7 @@ GUARDS = {
     "a3_no_rewind": "an ack never moves nextIndex back; a stale reset is ignored",
     "a4_ack_term": "an ack of another term is dropped",
     "a5_snapshot_age": "a snapshot at or below the commit index is never installed",
+    "a5_verify_first": "a received snapshot is read back before it gets its name",
     "a5_keep_suffix": "an install keeps a log that already holds the snapshot's last entry",
     "a5_ack_index": "an install acknowledges the snapshot's index, not the log's end",
     "a6_vote_once": "a voter counts once per term",
@@ -27,7 +29,11 @@ GUARDS = {
     "a10_read_index": "a linearizable read waits until a majority has confirmed the leader",
     "a11_callbacks_outside": "callbacks of proposals are called between two steps of the engine",
     "aba_durable": "a write of a removed entry does not make its successor durable",
+    "b1_fsync": "what is called durable was synced",
+    "b3_align": "a log that its snapshot outran is aligned when the node starts",
+    "b5_refuse_damage": "a node whose snapshots are damaged or missing does not start",
     "b6_hard_state": "term and vote are journaled, in one stream with the entries",
+    "b13_chunk_place": "a chunk of a snapshot is taken only where the file ends",
     "persist_then_speak": "votes and acks leave only when what they promise is on disk",
     "outbox_epoch": "a held answer leaves only on the connection it was said on",
     "old_connection": "what an earlier connection brought is dropped once a newer one is up",
@@ -40,6 +46,8 @@ GUARDS = {
     "c3_higher_term": "a sender of an old term is told so",
     "c3_adopt_term": "a higher term in the answer to a pre-vote is adopted",
     "c4_install_alive": "a follower that installs a snapshot counts as alive",
+    "c5_keep_transfer": "a transfer goes on with its file when a newer snapshot is taken",
+    "c5_trailing_log": "entries behind a snapshot are kept for followers that lag a little",
     "c6_deadline": "a proposal that waits too long ends, as refused or as unknown",
     "c7_whole_term": "a conflict is resolved term by term, not entry by entry",
     "c8_bounds": "the uncommitted log of a leader is bounded",

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 
 from .acceptor import Acceptor
+from .guards import ALL_ON, Guards
 from .interface import ConsensusStartError, FatalError, ReplicatedMachine
 from .journal import Journal
 from .recovery import FIX, Recovered
@@ -91,7 +92,9 @@ def restore(machine: ReplicatedMachine, store: SnapshotStore, snapshot: Snapshot
         raise FatalError(f"snapshot {snapshot.path} cannot be restored: {error}") from error
 
 
-def choose_snapshot(store: SnapshotStore, found: Recovered) -> SnapshotFile | None:
+def choose_snapshot(
+    store: SnapshotStore, found: Recovered, guards: Guards = ALL_ON
+) -> SnapshotFile | None:
     """The newest intact snapshot that the journal continues; ConsensusStartError if there is none.
 
     A damaged newest one may be passed over only while the journal still reaches back to the older.
@@ -109,6 +112,8 @@ def choose_snapshot(store: SnapshotStore, found: Recovered) -> SnapshotFile | No
             logger.error("%s; starting from %s", complaint, snapshot.path)
         _check_reach(store, found, snapshot.index)
         return snapshot
+    if not guards.on("b5_refuse_damage"):
+        return None  # what the library does: start with nothing, and vote
     if complaints:
         raise ConsensusStartError(f"{complaints[0]}; {FIX}")
     _check_reach(store, found, 1)

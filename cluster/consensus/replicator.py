@@ -68,8 +68,7 @@ class Replicator:
         self._progress = {peer: Progress() for peer in self._config.peers}
 
     def end(self) -> None:
-        for progress in self._progress.values():
-            self._drop_sender(progress)
+        self.drop_senders()
         self._progress = {}
         self._encoded.clear()
 
@@ -92,6 +91,11 @@ class Replicator:
         """Index of the oldest snapshot in transfer: the log behind it will be needed (C5)."""
         found = [p.sender.index for p in self._progress.values() if p.sender is not None]
         return min(found) if found else None
+
+    def drop_senders(self) -> None:
+        """Transfers begin anew, with the newest snapshot."""
+        for progress in self._progress.values():
+            self._drop_sender(progress)
 
     # Sending -------------------------------------------------------------------------------
 

@@ -174,6 +174,10 @@ class Snapshotter:
         keep = journal.trailing_index(
             self.newest.index, config.trailing_entries, config.trailing_bytes
         )
+        if not core.guards.on("c5_trailing_log"):
+            keep = self.newest.index
+        if not core.guards.on("c5_keep_transfer"):
+            core.replicator.drop_senders()
         limit = LOG_BYTES_FACTOR * max(config.snapshot_journal_bytes, config.trailing_bytes)
         in_transfer = core.replicator.lowest_sender_index()
         if in_transfer is not None and journal.log_bytes < limit:

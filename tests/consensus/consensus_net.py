@@ -84,17 +84,18 @@ class NetNode:
             folder.mkdir(parents=True, exist_ok=True)
         store = SnapshotStore(FILES, self.snapshots, CLUSTER)
         found = read_journal(FILES, journal_folder, CLUSTER)
-        snapshot = choose_snapshot(store, found)
+        guards = Guards(config.disabled_guards)
+        snapshot = choose_snapshot(store, found, guards)
         settle(FILES, journal_folder, found)
         if snapshot is not None:
             restore(self.machine, store, snapshot)
         applied = snapshot.index if snapshot is not None else 1
-        guards = Guards(config.disabled_guards)
         self.journal = Journal(found, applied, guards)
         files = open_files(journal_folder, found)
         self.disk = NetDisk(files, self._on_durable)
         self.journal.attach(self.disk)
-        align(self.journal, snapshot)
+        if guards.on("b3_align"):
+            align(self.journal, snapshot)
         self.core = Core(
             config=replace(config, on_fatal=self.fatal.append),
             machine=self.machine,
@@ -106,7 +107,7 @@ class NetNode:
             applied=applied,
         )
         receiver = SnapshotReceiver(
-            store, lambda job, done: done(job()), self.core.snapshot_arrived
+            store, lambda job, done: done(job()), self.core.snapshot_arrived, guards
         )
         installer = Installer(self.core.acceptor, self.machine, receiver, store)
         self.core.enable_snapshots(store, installer)

@@ -123,7 +123,7 @@ class World:
         )
         store = SnapshotStore(FILES, folder, CLUSTER)
         self.receiver = SnapshotReceiver(
-            store, lambda job, done: done(job()), self.core.snapshot_arrived
+            store, lambda job, done: done(job()), self.core.snapshot_arrived, Guards(disabled)
         )
         installer = Installer(self.core.acceptor, self.machine, self.receiver, store)
         self.core.enable_snapshots(store, installer)
