@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, cast
 
 from .handshake import Handshake, HandshakeError
 from .tls import node_ids, reason_of
-from .wire import EMPTY, Blob, FrameDecoder, FrameError, Hello, Message, encode_frame
+from .wire import (
+    EMPTY,
+    FRAME_BYTES_MAX,
+    HEAD_BYTES_MAX,
+    Blob,
+    FrameDecoder,
+    FrameError,
+    Hello,
+    Message,
+    encode_frame,
+)
 
 if TYPE_CHECKING:
     from .mesh import Mesh
@@ -37,7 +47,7 @@ class Link(asyncio.Protocol):
     def __init__(self, mesh: Mesh, key: bytes, dialed: str | None) -> None:
         self._mesh = mesh
         self._transport: asyncio.Transport | None = None
-        self._decoder = FrameDecoder()
+        self._decoder = FrameDecoder(HEAD_BYTES_MAX)  # room for a hello; a member may say more
         self.dialed = dialed
         self.source = ""  # the address an accepted connection came from
         self.certified: frozenset[str] | None = None  # the ids in its certificate, with TLS
@@ -115,7 +125,7 @@ class Link(asyncio.Protocol):
             self._frames(self.handshake.rest)
 
     def _frames(self, data: bytes) -> None:
-        for message, blob in self._decoder.feed(data):
+        for message, blob in self._decoder.frames(data):
             if self.state is LinkState.HELLO:
                 self._meet(message)
             elif self.state is LinkState.UP:
@@ -137,6 +147,7 @@ class Link(asyncio.Protocol):
         if self.dialed is None:
             self.send(self._mesh.hello())
         self.state = LinkState.UP
+        self._decoder.bytes_max = FRAME_BYTES_MAX
         self._mesh.link_up(self)
 
     def send(self, message: Message, blob: Blob = EMPTY) -> bool:

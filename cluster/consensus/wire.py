@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -201,17 +202,31 @@ def encode_frame(message: Message, blob: Blob = EMPTY) -> bytes:
 class FrameDecoder:
     """Turns a byte stream into (message, blob) pairs; FrameError ends the stream."""
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_max: int = FRAME_BYTES_MAX) -> None:
         self._buffer = bytearray()
+        self.bytes_max = bytes_max
 
     def feed(self, data: bytes) -> list[tuple[Message, bytes]]:
+        return list(self.frames(data))
+
+    def frames(self, data: bytes) -> Iterator[tuple[Message, bytes]]:
+        """One by one: the first may decide how much the next may hold."""
         buffer = self._buffer
         buffer += data
-        found: list[tuple[Message, bytes]] = []
+        offset = 0
+        try:
+            for message, blob, end in self._complete(buffer):
+                offset = end
+                yield message, blob
+        finally:
+            if offset:
+                del buffer[:offset]
+
+    def _complete(self, buffer: bytearray) -> Iterator[tuple[Message, bytes, int]]:
         offset = 0
         while len(buffer) - offset >= FRAME.size:
             head_size, blob_size, head_crc, blob_crc = FRAME.unpack_from(buffer, offset)
-            if head_size > HEAD_BYTES_MAX or head_size + blob_size > FRAME_BYTES_MAX:
+            if head_size > HEAD_BYTES_MAX or head_size + blob_size > self.bytes_max:
                 raise FrameError("oversize")
             start = offset + FRAME.size
             end = start + head_size + blob_size
@@ -224,11 +239,8 @@ class FrameDecoder:
             check = zlib.crc32(struct.pack("<I", blob_crc), zlib.crc32(lengths))
             if zlib.crc32(head, check) != head_crc or zlib.crc32(blob) != blob_crc:
                 raise FrameError("bad_crc")
-            found.append((_decode(head), blob))
+            yield _decode(head), blob, end
             offset = end
-        if offset:
-            del buffer[:offset]
-        return found
 
     @property
     def is_inside_frame(self) -> bool:
@@ -239,7 +251,7 @@ class FrameDecoder:
 def _decode(head: bytes) -> Message:
     try:
         return _decoder.decode(head)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FrameError("bad_message") from error
 
 
