@@ -91,7 +91,7 @@ class Core:
         self._wake = wake
         self._on_role = on_role
         self._told: tuple[Role, int, str | None] | None = None
-        self._told_ready = -1
+        self._slices_apply = self.guards.on("apply_slice")
         self._last_run = now()
         self._disk_moved = now()
         self._announced = applied
@@ -230,10 +230,6 @@ class Core:
         if state != self._told:
             self._told = state
             self._on_role(*state)
-        if self._told_ready != state[1] and self.is_leader_ready():
-            self._told_ready = state[1]
-            if self.config.on_leader_ready is not None:
-                self.config.on_leader_ready(state[1])
 
     # Events --------------------------------------------------------------------------------
 
@@ -337,7 +333,7 @@ class Core:
             result = self._apply(command, index)
             engine.set_applied_index(index)
             self.proposals.applied(index, term, result)
-            if now() > limit:
+            if now() > limit and self._slices_apply:
                 return
 
     def _apply(self, command: bytes, index: int) -> object:

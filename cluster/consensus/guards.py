@@ -53,6 +53,7 @@ GUARDS = {
     "c8_bounds": "the uncommitted log of a leader is bounded",
     "c9_members_only": "what a stranger sends never reaches the engine",
     "c11_transfer_waits": "a transfer stops the intake and waits for the target's log",
+    "apply_slice": "a long backlog is applied in slices, with heartbeats between them",
     "flow_window": "what is in flight to one follower is bounded",
     "disk_stall": "a leader whose disk hangs makes way for a majority whose disks work",
     "disconnect_hint": "a closed connection to the leader starts an election early",

@@ -147,7 +147,6 @@ class ConsensusConfig:
     trailing_bytes: int = 32 * MIB
     disabled_guards: frozenset[str] = frozenset()  # names from guards.GUARDS; only for tests
     on_fatal: Callable[[str], None] = exit_process
-    on_leader_ready: Callable[[int], None] | None = None  # called with the term, once per term
 
 
 @dataclass(frozen=True)
