@@ -37,7 +37,7 @@ test: check  ## the whole test suite: first what runs in one process, then real 
 	@$(BIN)/python -m pytest -m e2e
 
 sim: setup  ## seeded simulations of whole clusters: SEEDS=1000 make sim
-	@$(BIN)/python -m chaos.sim --seeds $(or $(SEEDS),100)
+	@$(BIN)/python -m chaos.sim --jobs 2 --seeds $(or $(SEEDS),100)
 
 chaos: setup  ## kill -9, pauses and restarts of real nodes under load: CYCLES=500 SEED=7 make chaos
 	@$(BIN)/python -m chaos.live.kills --cycles $(or $(CYCLES),50) --seed $(or $(SEED),1)

@@ -1,0 +1,195 @@
+"""What a simulated node stands on: a disk that takes its time, calls that last, links to others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING, TypeVar
+
+from chaos.sim.raft.network import End, Fabric
+from cluster.consensus.child import AsideWork
+from cluster.consensus.counters import Counters
+from cluster.consensus.disk import Batch, SegmentFiles
+from cluster.consensus.host import OnDurable
+from cluster.consensus.interface import ConsensusConfig, SnapshotError
+
+if TYPE_CHECKING:
+    from chaos.sim.raft.node import Life
+
+T = TypeVar("T")
+
+
+class Pace:
+    """How slow the machine of a node is; faults change it. Ranges in seconds."""
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+        self.write_s = (0.00002, 0.0002)
+        self.fsync_s = rng.choice(((0.0002, 0.001), (0.0005, 0.004), (0.002, 0.02)))
+        self.call_s = (0.0005, 0.01)
+        self.hangs = False  # an fsync that has begun does not end
+        self.fails = False  # the next fsync fails
+
+    def mend(self) -> None:
+        self.fsync_s = (0.0002, 0.002)
+        self.call_s = (0.0005, 0.01)
+        self.hangs = self.fails = False
+
+    def draw(self, bounds: tuple[float, float]) -> float:
+        return self._rng.uniform(*bounds)
+
+
+class SimDisk:
+    """Drives the real segment files through virtual time: gather, write, sync, report."""
+
+    def __init__(
+        self,
+        life: Life,
+        files: SegmentFiles,
+        on_durable: OnDurable,
+        on_error: Callable[[str], None],
+    ) -> None:
+        self._life = life
+        self._pace = life.node.pace
+        self._files = files
+        self._on_durable = on_durable
+        self._on_error = on_error
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[Batch | int] = deque()
+        self._taken: list[Batch | int] = []
+        self._is_busy = False
+        self._closed = False
+
+    def write(self, batch: Batch) -> None:
+        self._queue.append(batch)
+        self._begin()
+
+    def delete_before(self, index: int) -> None:
+        self._queue.append(index)
+        self._begin()
+
+    def size_bytes(self) -> int:
+        return self._files.size_bytes()
+
+    def close(self) -> None:
+        self._taken.extend(self._queue)
+        self._queue.clear()
+        for task in self._taken:
+            if isinstance(task, Batch):
+                self._files.append(task)
+        self._files.sync()
+        self.abandon()
+
+    def abandon(self) -> None:
+        self._closed = True
+        with contextlib.suppress(OSError):  # the machine may be without power
+            self._files.close()
+
+    def _begin(self) -> None:
+        if not self._is_busy and not self._closed:
+            self._is_busy = True
+            self._loop.call_later(self._pace.draw(self._pace.write_s), self._append)
+
+    def _append(self) -> None:
+        if self._closed:
+            return
+        self._taken = list(self._queue)
+        self._queue.clear()
+        try:
+            for task in self._taken:
+                if isinstance(task, Batch):
+                    self._files.append(task)
+        except OSError as error:
+            self._fail(error)
+            return
+        self._loop.call_later(self._pace.draw(self._pace.fsync_s), self._sync)
+
+    def _sync(self) -> None:
+        if self._closed:
+            return
+        if self._pace.hangs:
+            self._loop.call_later(0.02, self._sync)
+            return
+        try:
+            if self._pace.fails:
+                self._pace.fails = False
+                raise OSError(5, "Input/output error")
+            self._finish()
+        except OSError as error:
+            self._fail(error)
+
+    def _finish(self) -> None:
+        batches = [task for task in self._taken if isinstance(task, Batch)]
+        files = self._files
+        if batches:
+            files.sync()
+            self._on_durable(batches[-1], 0.001, files.fsyncs, files.bytes_written)
+        for task in self._taken:
+            if isinstance(task, int):
+                files.delete_before(task)
+        self._taken = []
+        self._is_busy = False
+        if self._queue:
+            self._begin()
+
+    def _fail(self, error: OSError) -> None:
+        self._closed = True
+        self._on_error(f"the journal cannot be written: {error}")
+
+
+class SimAside:
+    """The forked child: what it writes is the state of this moment, its end comes later."""
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+
+    async def run(self, work: AsideWork) -> None:
+        pace = self._life.node.pace
+        try:
+            work(lambda: True)
+        except OSError as error:
+            raise SnapshotError(str(error)) from error
+        await asyncio.sleep(pace.draw(pace.call_s))
+
+    def kill(self) -> None:
+        """The task that waits for it is cancelled by whoever calls this."""
+
+
+class SimHost:
+    """`Host` of one node from its start to its end."""
+
+    def __init__(self, life: Life, fabric: Fabric) -> None:
+        self._life = life
+        self._fabric = fabric
+        self.timer_s = life.node.timer_s
+        self.storage = life.node.storage
+        self.end: End | None = None
+
+    def open_network(
+        self,
+        config: ConsensusConfig,
+        key: bytes,
+        cluster_id: bytes,
+        counters: Counters,
+        wake: Callable[[], None],
+    ) -> End:
+        self.end = End(self._fabric, self._life, wake, config.meta)
+        return self.end
+
+    def open_disk(
+        self, files: SegmentFiles, on_durable: OnDurable, on_error: Callable[[str], None]
+    ) -> SimDisk:
+        return SimDisk(self._life, files, on_durable, on_error)
+
+    async def offload(self, job: Callable[[], T]) -> T:
+        pace = self._life.node.pace
+        await asyncio.sleep(pace.draw(pace.call_s))
+        if self._life.is_over:
+            raise asyncio.CancelledError
+        return job()
+
+    def aside(self) -> SimAside:
+        return SimAside(self._life)

@@ -1,0 +1,318 @@
+"""What Raft promises, checked from outside after every callback of every node (I1 to I8).
+
+Keeps of each node what it last saw (`Shadow`), so a look costs only what changed. The ideas are
+those of the Raft paper's figure 3; where this adapter promises more, that is checked as well: what
+a leader counts is on the follower's disk, and nothing is said that a loss of power could unsay.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from cluster.consensus import Role
+from cluster.consensus.probe import Mark, Probe
+from cluster.consensus.wire import AppendReply, Message, PreVoteReply, RequestVote, VoteReply
+
+if TYPE_CHECKING:
+    from chaos.sim.raft.node import Life
+    from chaos.sim.raft.world import World
+
+Entry = tuple[int, bytes]  # term, bytes
+Vote = tuple[int, int, str | None]  # log generation, term, voted for
+
+
+class Shadow:
+    """A node as it was when last looked at; outlives the node's death."""
+
+    def __init__(self, node_id: str) -> None:
+        self.id = node_id
+        self.life: Life | None = None
+        self.mark: Mark | None = None
+        self.first = 1  # terms[0] belongs to this index
+        self.terms = [0]
+        self.durable = 1
+        self.votes: deque[Vote] = deque([(0, 0, None)])  # the first is the newest durable one
+        self.spoken_term = 0
+        self.promise = (0, 0, 0)  # in which term, index, term of the entry
+        self.counted: dict[str, int] = {}
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.terms) - 1
+
+    @property
+    def term(self) -> int:
+        return self.mark[0] if self.mark is not None else 0
+
+    def term_at(self, index: int) -> int | None:
+        position = index - self.first
+        return self.terms[position] if 0 <= position < len(self.terms) else None
+
+    def note_vote(self, probe: Probe) -> None:
+        """Keeps what is on its way to the disk, and the newest that has arrived there."""
+        term, vote = probe.mark()[:2]
+        if self.votes[-1][1:] != (term, vote):
+            self.votes.append((probe.vote_generation, term, vote))
+        while len(self.votes) > 1 and self.votes[1][0] <= probe.durable_generation:
+            self.votes.popleft()
+
+    def holds(self, index: int, term: int) -> bool:
+        """On disk; what is behind a snapshot was committed, and is compared elsewhere."""
+        if index > self.durable:
+            return False
+        return index < self.first or self.term_at(index) == term
+
+
+class Invariants:
+    def __init__(self, world: World, members: tuple[str, ...]) -> None:
+        self._world = world
+        self._majority = len(members) // 2 + 1
+        self.shadows = {node_id: Shadow(node_id) for node_id in members}
+        self.leaders: dict[int, tuple[str, Life]] = {}
+        self.committed: dict[int, Entry] = {}
+        self.committed_in: list[tuple[int, int]] = []  # (term of who committed, highest index)
+        self.top = 1  # highest committed index
+        self._known: dict[tuple[int, int], tuple[int, bytes]] = {}  # (index, term): before, bytes
+        self._votes: dict[tuple[str, int], str] = {}
+        self._voters: dict[tuple[str, int], dict[str, None]] = {}
+        self._would_vote: dict[tuple[str, int, int], dict[str, None]] = {}  # candidate, life, round
+        self._rounds_won: dict[str, int] = {}
+        self._campaigns: dict[str, int] = {}
+
+    def _fail(self, reason: str) -> None:
+        self._world.fail(reason)
+
+    # What leaves a node --------------------------------------------------------------------
+
+    def on_sent(self, life: Life, peer: str, message: Message) -> None:
+        if isinstance(message, AppendReply):
+            if message.success:
+                self._check_promise(life, message)
+        elif isinstance(message, VoteReply):
+            self._vote(life, message.term, peer)
+        elif isinstance(message, RequestVote):
+            self._vote(life, message.term, life.id)
+            self._check_campaign(life.id, message)
+        elif isinstance(message, PreVoteReply) and message.granted:
+            self._grant_round(life.id, peer, message.round)
+
+    def _check_promise(self, life: Life, message: AppendReply) -> None:
+        """I6: an acknowledgement is about what the disk holds, at the moment it leaves."""
+        probe, index = life.probe, message.next_index - 1
+        shadow = self.shadows[life.id]
+        if probe is None:
+            return
+        if index > probe.durable_index:
+            self._fail(f"{life.id} acknowledges {index}, its disk holds {probe.durable_index}")
+        self._check_said(life, message.term)
+        term = probe.term_at(index)
+        if term is not None and (message.term, index) >= shadow.promise[:2]:
+            shadow.promise = (message.term, index, term)
+
+    def _check_said(self, life: Life, term: int) -> None:
+        """A term that was spoken of must survive."""
+        shadow = self.shadows[life.id]
+        if life.probe is not None:
+            shadow.note_vote(life.probe)
+        if shadow.votes[0][1] < term:
+            self._fail(f"{life.id} speaks of term {term}, its disk holds {shadow.votes[0][1:]}")
+        shadow.spoken_term = max(shadow.spoken_term, term)
+
+    def _vote(self, life: Life, term: int, candidate: str) -> None:
+        """I8: one vote a term, over all incarnations."""
+        known = self._votes.setdefault((life.id, term), candidate)
+        if known != candidate:
+            self._fail(f"{life.id} votes for {known} and {candidate} in term {term}")
+        self._voters.setdefault((candidate, term), {})[life.id] = None
+        self._check_said(life, term)
+
+    def _grant_round(self, voter: str, candidate: str, number: int) -> None:
+        key = (candidate, self._world.machines[candidate].lives, number)
+        friends = self._would_vote.setdefault(key, {})
+        if voter not in friends:
+            friends[voter] = None
+            if len(friends) + 1 == self._majority:
+                self._rounds_won[candidate] = self._rounds_won.get(candidate, 0) + 1
+
+    def _check_campaign(self, candidate: str, message: RequestVote) -> None:
+        """Nobody disturbs with a campaign that a majority would not have granted."""
+        if self._campaigns.get(candidate) == message.term or message.transfer:
+            return
+        self._campaigns[candidate] = message.term
+        self._rounds_won[candidate] = self._rounds_won.get(candidate, 0) - 1
+        if self._rounds_won[candidate] < 0:
+            self._fail(f"{candidate} campaigns in term {message.term}, which nobody asked for")
+
+    # A look at a node ----------------------------------------------------------------------
+
+    def look(self, life: Life) -> None:
+        probe = life.probe
+        if probe is None:
+            return
+        mark = probe.mark()
+        shadow = self.shadows[life.id]
+        before = shadow.mark
+        if shadow.life is not life:
+            self._recovered(life, shadow, probe)
+            before = None
+        elif mark == before:
+            return
+        shadow.mark = mark
+        if before is None or mark[5] != before[5] or mark[6] != before[6]:
+            self._compare_log(life, shadow, probe)
+        else:
+            self._follow_trim(shadow, probe)
+        self._check_monotone(life, before, mark)
+        shadow.durable = probe.durable_index
+        shadow.note_vote(probe)
+        if mark[2] is Role.LEADER:
+            self._check_leader(life, shadow, probe, before)
+        if before is None or mark[3] > before[3]:
+            self._committed(life, shadow, probe, before[3] if before else 1, mark[3])
+
+    def _recovered(self, life: Life, shadow: Shadow, probe: Probe) -> None:
+        """Everything that was durable, or was said, is still there after a restart."""
+        term, vote = probe.mark()[:2]
+        _, durable_term, durable_vote = shadow.votes[0]
+        said = max(durable_term, shadow.spoken_term)
+        if term < said:
+            self._fail(f"{life.id} restarts in term {term} after it spoke of {said}")
+        if term == durable_term and durable_vote is not None and vote != durable_vote:
+            self._fail(f"{life.id} forgot its vote for {durable_vote} in term {term}")
+        shadow.votes = deque([(0, term, vote)])  # read from the disk
+        for index in (shadow.durable, shadow.promise[1]):
+            old = shadow.term_at(index) if index == shadow.durable else shadow.promise[2]
+            if index <= max(1, probe.first_index) or old is None:
+                continue
+            if probe.term_at(index) != old:
+                self._fail(
+                    f"{life.id} restarts without entry {index} of term {old}, which was durable; "
+                    f"its log ends at {probe.last_index}"
+                )
+        shadow.life = life
+        shadow.counted = {}
+
+    def _follow_trim(self, shadow: Shadow, probe: Probe) -> None:
+        drop = probe.first_index - shadow.first
+        if drop > 0:
+            del shadow.terms[:drop]
+            shadow.first += drop
+
+    def _compare_log(self, life: Life, shadow: Shadow, probe: Probe) -> None:
+        """Finds what was cut and what was added; I7: equal index and term mean equal logs."""
+        first, last = probe.first_index, probe.last_index
+        same = min(shadow.last, last)
+        while same >= max(first, shadow.first) and probe.term_at(same) != shadow.term_at(same):
+            same -= 1
+        if same < shadow.last:
+            self._check_cut(life, shadow, probe, same)
+        if same < max(first, shadow.first):  # a snapshot took the place of the log
+            same = first
+            shadow.first, shadow.terms = first, [probe.term_at(first) or 0]
+        else:
+            del shadow.terms[same - shadow.first + 1 :]
+            self._follow_trim(shadow, probe)
+        term = probe.term_at(same) or 0
+        for index in range(same + 1, last + 1):
+            content, _, own = probe.entry_at(index)
+            known = self._known.setdefault((index, own), (term, content))
+            if known[0] != term or known[1] != content:
+                self._fail(f"{life.id} holds another entry {index} of term {own} than others do")
+            term = own
+            shadow.terms.append(own)
+
+    def _check_cut(self, life: Life, shadow: Shadow, probe: Probe, keeps: int) -> None:
+        """In the term in which it acknowledged an entry, no follower gives it up."""
+        in_term, index, term = shadow.promise
+        if keeps >= index or probe.first_index >= index or probe.term_at(index) == term:
+            return
+        if probe.mark()[0] == in_term:
+            self._fail(f"{life.id} drops entry {index}, which it acknowledged in term {in_term}")
+        shadow.promise = (in_term, keeps, shadow.term_at(keeps) or 0)
+
+    def _check_monotone(self, life: Life, before: Mark | None, mark: Mark) -> None:
+        """I5."""
+        if mark[3] > max(mark[5], 1):
+            self._fail(f"{life.id} commits {mark[3]}, its log ends at {mark[5]}")
+        if mark[4] > mark[3]:
+            self._fail(f"{life.id} applied {mark[4]}, committed is {mark[3]}")
+        if before is None:
+            return
+        for position, name in ((0, "term"), (3, "commit index"), (4, "applied index")):
+            if mark[position] < before[position]:  # type: ignore[operator]
+                self._fail(
+                    f"the {name} of {life.id} went back: {before[position]}, {mark[position]}"
+                )
+
+    # Leaders -------------------------------------------------------------------------------
+
+    def _check_leader(self, life: Life, shadow: Shadow, probe: Probe, before: Mark | None) -> None:
+        term = shadow.term
+        if before is None or before[2] is not Role.LEADER or before[0] != term:
+            self._elected(life, shadow, term)
+        for peer, other in self.shadows.items():
+            if peer == life.id:
+                continue
+            counted = max(probe.counted(peer), probe.acked(peer))
+            known = shadow.counted.get(peer, 0)
+            if counted == known:
+                continue
+            shadow.counted[peer] = counted
+            if counted < known:
+                self._fail(f"{life.id} takes back what {peer} acknowledged: {known}, {counted}")
+            expected = probe.term_at(counted)
+            if counted <= 1 or expected is None or other.term > term:
+                continue
+            if not other.holds(counted, expected):
+                self._fail(
+                    f"{life.id} counts entry {counted} of term {expected} for {peer}, whose disk "
+                    f"ends at {other.durable} with term {other.term_at(other.durable)}"
+                )
+
+    def _elected(self, life: Life, shadow: Shadow, term: int) -> None:
+        self._world.trace(f"{life.id} leads term {term}, log ends at {shadow.last}")
+        known = self.leaders.setdefault(term, (life.id, life))
+        if known[1] is not life:
+            self._fail(f"term {term} has two leaders: {known[0]} and {life.id}")
+        shadow.counted = {}
+        voters = {life.id: None, **self._voters.get((life.id, term), {})}
+        if len(voters) < self._majority:
+            self._fail(f"{life.id} leads term {term} with the votes of {list(voters)}")
+        highest = 1
+        for in_term, index in self.committed_in:
+            if in_term >= term:
+                break
+            highest = index
+        if highest > shadow.last:
+            self._fail(f"{life.id} leads term {term} without the committed entry {highest}")
+        elif highest > shadow.first and shadow.term_at(highest) != self.committed[highest][0]:
+            self._fail(f"{life.id} leads term {term} with another entry {highest} than committed")
+
+    # Commits -------------------------------------------------------------------------------
+
+    def _committed(self, life: Life, shadow: Shadow, probe: Probe, low: int, high: int) -> None:
+        """I2: what one node has committed, no other ever sees otherwise."""
+        for index in range(max(low + 1, probe.first_index + 1), high + 1):
+            content, _, term = probe.entry_at(index)
+            known = self.committed.get(index)
+            if known is None:
+                self.committed[index] = (term, content)
+                self.top = max(self.top, index)
+                self._world.entry_committed(index, content)
+            elif known[0] != term or known[1] != content:
+                self._fail(f"{life.id} commits another entry {index}: term {term}, not {known[0]}")
+        if high > self.top:
+            self._fail(f"{life.id} has a snapshot up to {high}, committed is {self.top}")
+        if high > 1 and (not self.committed_in or high > self.committed_in[-1][1]):
+            self._first_to_commit(life, shadow, high)
+
+    def _first_to_commit(self, life: Life, shadow: Shadow, high: int) -> None:
+        """Whoever commits first has a majority of disks behind it."""
+        term = self.committed[high][0]
+        if self.committed_in and self.committed_in[-1][0] == shadow.term:
+            self.committed_in.pop()
+        self.committed_in.append((shadow.term, high))
+        holders = [node_id for node_id, one in self.shadows.items() if one.holds(high, term)]
+        if len(holders) < self._majority:
+            self._fail(f"{life.id} commits entry {high} of term {term} held by {holders} only")

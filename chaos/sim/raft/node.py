@@ -1,0 +1,163 @@
+"""A simulated machine and the node that runs on it: real consensus over the real replicated state.
+
+The machine (clock, disk, pace) outlives its nodes; a `Life` is one node from its start to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chaos.sim.raft.clocks import NodeClock
+from chaos.sim.raft.host import Pace, SimHost
+from chaos.sim.raft.loop import BEING
+from cluster.consensus import Consensus, ConsensusConfig, ConsensusStartError
+from cluster.consensus.probe import Probe
+from cluster.machine.effects import Effects
+from cluster.machine.state import State
+from cluster.raft_state import RaftState
+
+if TYPE_CHECKING:
+    from chaos.sim.raft.world import World
+
+TIMER_S = (0.005, 0.01, 0.02)
+
+
+class Machine:
+    """One host: what survives its node."""
+
+    def __init__(self, world: World, config: ConsensusConfig) -> None:
+        self.world = world
+        self.id = config.node_id
+        self.clock = NodeClock(world.loop, world.rng)
+        self.pace = Pace(world.rng)
+        self.timer_s = world.rng.choice(TIMER_S)
+        self.storage = world.open_storage(self.id)
+        self.config = config
+        self.life: Life | None = None
+        self.lives = 0
+        self.lost = False  # its disk is damaged: it stays down
+        self.excused = False  # the next fatal error was ordered
+
+    @property
+    def is_up(self) -> bool:
+        return self.life is not None
+
+    @property
+    def name(self) -> str:
+        return self.id.partition(":")[0]
+
+    def start(self) -> None:
+        if self.life is None and not self.lost:
+            self.lives += 1
+            self.excused = self.pace.fails = False
+            self.world.trace(f"{self.name} starts, life {self.lives}")
+            self.life = Life(self)
+
+    def kill(self) -> None:
+        """kill -9: what was written is in the page cache, and stays."""
+        life, self.life = self.life, None
+        if life is not None:
+            self.world.trace(f"{self.name} is killed")
+            life.end()
+
+    def power_off(self) -> None:
+        """What was not synced may be lost, in parts; nobody is told that the node is gone."""
+        life, self.life = self.life, None
+        if life is not None:
+            self.world.fabric.power_off(self.id)
+            life.end()
+        self.world.lose_power(self)
+
+    def pause(self) -> None:
+        if self.life is not None and self.life.frozen is None:
+            self.world.trace(f"{self.name} pauses")
+            self.life.frozen = []
+
+    def resume(self) -> None:
+        if self.life is not None and self.life.frozen is not None:
+            self.world.trace(f"{self.name} resumes")
+            self.world.loop.thaw(self.life)
+
+
+class Life:
+    """One process. Everything it schedules runs in `context`."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.node = machine
+        self.id = machine.id
+        self.frozen: list[asyncio.Handle] | None = None
+        self.is_over = False
+        self.is_started = False
+        self.probe: Probe | None = None
+        self.context = contextvars.copy_context()
+        self.context.run(BEING.set, self)
+        self.host = SimHost(self, machine.world.fabric)
+        self.consensus: Consensus
+        self.raft = self.context.run(self._make_raft)
+        self._start = machine.world.loop.create_task(self._begin(), context=self.context)
+
+    def _make_raft(self) -> RaftState:
+        config = replace(self.node.config, on_fatal=self._on_fatal)
+        raft = RaftState(
+            config, self.node.clock, self.node.name, partial(Consensus, host=self.host)
+        )
+        self.consensus = raft.consensus
+        raft.on_effects(self._applied)
+        raft.on_restored(self._restored)
+        return raft
+
+    async def _begin(self) -> None:
+        try:
+            await self.consensus.start()
+        except ConsensusStartError as error:
+            self.node.world.start_refused(self, str(error))
+            return
+        self.is_started = True
+
+    def end(self) -> None:
+        """The process is gone, whatever it was doing."""
+        self.moved()
+        self.node.world.loop.thaw(self)  # so that its tasks can come to their ends
+        self.is_over = True
+        self._start.cancel()
+        self.context.run(self.consensus.abort)
+
+    # What the loop asks ------------------------------------------------------------------------
+
+    def moved(self) -> None:
+        if self.is_over:
+            return
+        if self.probe is None:
+            self.probe = Probe.into(self.consensus)
+        self.node.world.moved(self)
+
+    def monotonic(self) -> float:
+        return self.node.clock.monotonic()
+
+    # What happens inside -----------------------------------------------------------------------
+
+    def _applied(self, effects: Effects, index: int) -> None:
+        self.node.world.digests.applied(self, index, self.raft.state.digest)
+
+    def _restored(self, state: State) -> None:
+        self.node.world.digests.restored(self, state.digest)
+
+    def _on_fatal(self, reason: str) -> None:
+        self.node.world.node_died(self, reason)
+
+
+def config_of(
+    node_id: str, members: tuple[str, ...], settings: dict[str, object]
+) -> ConsensusConfig:
+    return ConsensusConfig(
+        node_id=node_id,
+        listen=node_id,
+        peers=tuple(member for member in members if member != node_id),
+        data_dir=Path("/sim") / node_id.partition(":")[0],
+        **settings,  # type: ignore[arg-type]
+    )

@@ -1,0 +1,317 @@
+"""One simulated history of a consensus cluster, from its first start to peace after many faults.
+
+The only source of chance is one seeded generator and the only clock is the loop's, so a seed is a
+history. `trace` folds every event into a digest; two runs of a seed must agree in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import hashlib
+import logging
+from collections import deque
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from chaos.sim.disk import Everything, MemoryStorage, Nothing, Whims
+from chaos.sim.loop import StuckError
+from chaos.sim.raft.clients import Users
+from chaos.sim.raft.clocks import SimSurroundings
+from chaos.sim.raft.digests import Digests
+from chaos.sim.raft.invariants import Invariants
+from chaos.sim.raft.loop import NodeLoop
+from chaos.sim.raft.nemesis import Nemesis
+from chaos.sim.raft.network import Fabric
+from chaos.sim.raft.node import Life, Machine, config_of
+from cluster.consensus.pin import surround
+from cluster.consensus.wire import Message
+from cluster.machine.apply import Strictness
+
+TRACE_KEPT = 4_000
+ELECTION_MAX_S = 0.6
+LEADER_WITHIN_S = 5 * ELECTION_MAX_S
+EQUAL_WITHIN_S = 20.0
+# What the product may log as an error because a fault ordered it.
+ORDERED = ("the journal's disk hangs", "no snapshot:", "asking for it again", "starting from")
+
+
+@dataclass
+class Report:
+    """How a run ended."""
+
+    seed: int
+    failures: list[str]
+    digest: str
+    entries: int
+    leaders: int
+    acknowledged: int
+    reads: int
+    virtual_s: float
+    counters: dict[str, int] = field(default_factory=dict)
+    tail: list[str] = field(default_factory=list)
+
+
+class World:
+    """Everything of one run. Parts call `fail` when something is wrong; the run then ends."""
+
+    def __init__(self, loop: NodeLoop, seed: int, disabled: frozenset[str], echo: bool) -> None:
+        self.loop = loop
+        self.seed = seed
+        self.rng = Random(seed)
+        self.echo = echo
+        self.failures: list[str] = []
+        self.digest = hashlib.blake2b(digest_size=16)
+        self.tail: deque[str] = deque(maxlen=TRACE_KEPT)
+        self._failed = loop.create_future()
+        self._owned: list[asyncio.Task[Any]] = []
+        self.counters: dict[str, int] = {}
+        rng = self.rng
+        count = rng.choice((1, 3, 3, 3, 3, 5, 5, 5))
+        members = tuple(f"n{number}:1" for number in range(1, count + 1))
+        self.fabric = Fabric(loop, rng, self)
+        self.weather = rng.choice(((0.0, 0.0, 0.0), (0.0, 0.0, 0.3), (0.01, 0.02, 0.3)))
+        self.fabric.spike_p, self.fabric.repeat_p, self.fabric.late_p = self.weather
+        self.fabric.base_s = rng.choice(((0.0002, 0.001), (0.0002, 0.004), (0.002, 0.03)))
+        self.invariants = Invariants(self, members)
+        self.digests = Digests(self)
+        self.users = Users(self)
+        self.settings = self._choose_settings(disabled)
+        self.machines = {
+            member: Machine(self, config_of(member, members, self._vary())) for member in members
+        }
+        self.nemesis = Nemesis(self)
+
+    def _choose_settings(self, disabled: frozenset[str]) -> dict[str, object]:
+        """Everything scaled down, so that what takes hours elsewhere happens every second."""
+        rng = self.rng
+        return {
+            "segment_bytes": rng.choice((1_000, 8_000, 64_000)),
+            "snapshot_journal_bytes": rng.choice((2_000, 8_000, 50_000, 10**9)),
+            "snapshot_chunk_bytes": rng.choice((100, 500, 4_000)),
+            "trailing_bytes": rng.choice((1_000, 100_000)),
+            "uncommitted_entries_max": rng.choice((30, 100, 1_000)),
+            "proposal_timeout_ms": rng.choice((1_000, 3_000)),
+            "disabled_guards": disabled,
+        }
+
+    def _vary(self) -> dict[str, object]:
+        """Nodes keep tails of different lengths, so a log may outlive another's snapshot."""
+        return {**self.settings, "trailing_entries": self.rng.choice((0, 5, 50, 1_000))}
+
+    # What parts say ------------------------------------------------------------------------
+
+    def trace(self, event: str) -> None:
+        line = f"{self.loop.time():.6f} {event}"
+        self.digest.update(line.encode())
+        self.tail.append(line)
+        if self.echo:
+            print(line)
+
+    def fail(self, reason: str) -> None:
+        self.trace(f"FAILED {reason}")
+        self.failures.append(reason)
+        if not self._failed.done():
+            self._failed.set_result(None)
+
+    def on_sent(self, life: Life, peer: str, message: Message) -> None:
+        if self.echo:
+            self.trace(f"  {life.id} > {peer} {message}")
+        self.invariants.on_sent(life, peer, message)
+
+    def moved(self, life: Life) -> None:
+        """A node did something."""
+        self.invariants.look(life)
+        self.digests.look(life)
+        self.users.verify()
+
+    def entry_committed(self, index: int, content: bytes) -> None:
+        self.digest.update(b"%d" % index + content)
+        self.users.committed(index, content)
+
+    def start_refused(self, life: Life, reason: str) -> None:
+        self.fail(f"{life.id} refuses to start: {reason}")
+
+    def node_died(self, life: Life, reason: str) -> None:
+        """The product stopped itself; by order, or as something is badly wrong."""
+        machine = life.node
+        if not machine.excused:
+            self.fail(f"{life.id} stops: {reason}")
+            return
+        self.trace(f"{machine.name} stops: {reason}")
+        self.loop.call_soon(machine.kill)
+        self.loop.call_later(self.rng.uniform(0.1, 1.0), machine.start)
+
+    def lose_power(self, machine: Machine) -> None:
+        fate = self.rng.choice((Whims(self.rng), Whims(self.rng), Everything(), Nothing()))
+        self.trace(f"{machine.name} loses power, {type(fate).__name__.lower()} survives")
+        machine.storage.power_loss(fate)
+
+    def adopt(self, task: asyncio.Task[Any]) -> None:
+        self._owned = [one for one in self._owned if not one.done()] + [task]
+
+    # What parts ask ------------------------------------------------------------------------
+
+    def open_storage(self, node_id: str) -> MemoryStorage:
+        return MemoryStorage()
+
+    def lives(self) -> list[Life]:
+        return [machine.life for machine in self.machines.values() if machine.life is not None]
+
+    # The story -----------------------------------------------------------------------------
+
+    async def run(self, seconds: float) -> None:
+        rng = self.rng
+        for machine in self.machines.values():
+            machine.start()
+        self.users.begin(rng.choice((1, 3, 6)), rng.choice((0.02, 0.1, 0.4)))
+        swarm = self.nemesis.choose_swarm()
+        self.trace(f"{len(self.machines)} nodes, {self.settings}, faults {swarm}")
+        await asyncio.sleep(rng.uniform(0.0, 1.5))
+        rage = self.loop.create_task(self.nemesis.rage(swarm, rng.choice((0.1, 0.4, 1.2))))
+        await asyncio.sleep(seconds)
+        rage.cancel()
+        await self._make_peace()
+        self.users.judge()
+
+    async def _make_peace(self) -> None:
+        """I10: once the faults are over, everything comes right within a bounded time."""
+        self.trace("peace")
+        self.nemesis.mend()
+        self.users.stopped = True
+        if not await self._until(self._led, LEADER_WITHIN_S + 2.0):
+            self.fail(f"no leader {LEADER_WITHIN_S + 2.0} s after the faults: {self._roles()}")
+            return
+        await asyncio.gather(*self.users.tasks)
+        if not await self._until(self._settled, EQUAL_WITHIN_S):
+            self.fail(f"not settled: {self._roles()}, open {self.users.unresolved()[:5]}")
+            return
+        leader = self._leader()
+        assert leader is not None
+        before = self.users.applied
+        self.users.propose(leader, "r1", ("put",))
+        if not await self._until(lambda: self.users.applied > before, 2.0):
+            self.fail("in peace, a write does not commit")
+        for life in self.lives():
+            self._check_counters(life)
+
+    def _leader(self) -> Life | None:
+        ready = [life for life in self.lives() if life.consensus.is_leader_ready]
+        return max(ready, key=lambda life: life.consensus.term) if ready else None
+
+    def _led(self) -> bool:
+        return self._leader() is not None
+
+    def _settled(self) -> bool:
+        leader = self._leader()
+        if leader is None or self.users.unresolved():
+            return False
+        top = leader.probe.last_index if leader.probe is not None else 0
+        return all(
+            life.probe is not None
+            and (life.probe.last_index, life.consensus.applied_index) == (top, top)
+            for life in self.lives()
+        ) and len(self.lives()) == len(self.machines)
+
+    async def _until(self, condition: Any, seconds: float) -> bool:
+        end = self.loop.time() + seconds
+        while not condition():
+            if self.loop.time() > end:
+                return False
+            await asyncio.sleep(0.02)
+        return True
+
+    def _roles(self) -> list[str]:
+        said = []
+        for life in self.lives():
+            consensus, probe = life.consensus, life.probe
+            ends = (probe.first_index, probe.last_index) if probe is not None else (0, 0)
+            said.append(
+                f"{life.node.name} {consensus.role.value} {consensus.term} of {consensus.leader_id}"
+                f" log {ends} applied {consensus.applied_index}"
+            )
+        return said
+
+    def _check_counters(self, life: Life) -> None:
+        """Nobody was caught cheating: these can only move if somebody broke a rule."""
+        errors = life.probe.errors() if life.probe is not None else {}
+        for name in ("ack_withdrawn", "ack_of_the_future", "two_leaders", "machine_raised"):
+            if errors.get(name):
+                self.fail(f"{life.id} counted {name} {errors[name]} times")
+
+    async def run_or_fail(self, seconds: float) -> None:
+        """Ends at the first failure."""
+        story = self.loop.create_task(self.run(seconds), name="story")
+        await asyncio.wait([story, self._failed], return_when=asyncio.FIRST_COMPLETED)
+        if story.done() and not story.cancelled() and story.exception() is not None:
+            self.fail(f"the run itself failed: {story.exception()!r}")
+
+    def report(self) -> Report:
+        return Report(
+            self.seed, self.failures, self.digest.hexdigest(), self.invariants.top,
+            len(self.invariants.leaders), self.users.applied, self.users.reads_served,
+            self.loop.time(), dict(self.counters), list(self.tail),
+        )  # fmt: skip
+
+
+class _LoudLog(logging.Handler):
+    """Whatever the product logs as an error fails the run, unless a fault ordered it."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.INFO)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if record.levelno < logging.ERROR or any(one in message for one in ORDERED):
+            self._world.trace(f"logged: {message}")
+            return
+        error = record.exc_info[1] if record.exc_info else None
+        self._world.fail(f"logged: {message} {error!r}")
+
+
+def run_seed(
+    seed: int, seconds: float = 12.0, disabled: frozenset[str] = frozenset(), echo: bool = False
+) -> Report:
+    """Live through one history. The report lists what went wrong; empty is good."""
+    product = logging.getLogger("quorate")
+    loop = NodeLoop()
+    world = World(loop, seed, disabled, echo)
+    handler = _LoudLog(world)
+    before = Strictness.raise_bugs, product.propagate, product.level
+    Strictness.raise_bugs, product.propagate = True, False
+    product.setLevel(logging.INFO if echo else logging.ERROR)
+    product.addHandler(handler)
+    surroundings = surround(SimSurroundings(loop, world.rng))
+    loop.set_exception_handler(
+        lambda _, context: world.fail(f"loop: {context['message']} {context.get('exception')!r}")
+    )
+    gc.disable()  # finalizers must not run in the middle of a history
+    try:
+        loop.run_until_complete(world.run_or_fail(seconds))
+    except Exception as error:
+        world.fail(f"the loop failed: {error!r}")
+    finally:
+        report = world.report()
+        _close(world, loop)
+        surround(surroundings)
+        product.removeHandler(handler)
+        Strictness.raise_bugs, product.propagate = before[:2]
+        product.setLevel(before[2])
+        gc.enable()
+    return report
+
+
+def _close(world: World, loop: NodeLoop) -> None:
+    loop.set_exception_handler(lambda *_: None)
+    for machine in world.machines.values():
+        machine.resume()
+        machine.kill()
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    with contextlib.suppress(StuckError, ValueError):  # ValueError: there is no task left
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.close()
