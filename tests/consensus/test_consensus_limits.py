@@ -179,6 +179,7 @@ def test_e4_nothing_of_the_library_is_asked_to_dump_or_compact(
     for name in ("serialize", "deserialize", "checkSerializing", "getTransmissionData"):
         monkeypatch.setattr(f"pysyncobj.serializer.Serializer.{name}", refuse)
     world = make(peers=())
+    world.run()
     world.engine.forceLogCompaction()
     for _ in range(20):
         world.core.propose(b"x", ignore)
