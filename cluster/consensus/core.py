@@ -36,6 +36,7 @@ from .pin import now
 from .proposals import Proposals
 from .reads import Reads
 from .replicator import Replicator
+from .sanity import absurdity_of
 from .snapreceive import Arrived
 from .snapstore import SnapshotStore
 from .wire import (
@@ -241,6 +242,10 @@ class Core:
                 return
             if not self.engine.is_member(event.peer) and self.guards.on("c9_members_only"):
                 self.counters.dropped["stranger"] += 1
+                return
+            absurdity = absurdity_of(event.message, len(event.blob), self.engine.term())
+            if absurdity:
+                self.counters.dropped[absurdity] += 1
                 return
             try:
                 self._dispatch(event.peer, event.message, event.blob)

@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
@@ -20,13 +21,15 @@ PROTOCOL = 2
 FRAME = struct.Struct("<IIII")  # head length, blob length, crc of head, crc of blob
 FRAME_BYTES_MAX = 32 << 20
 HEAD_BYTES_MAX = 64 << 10
+NUMBER_MAX = 1 << 62  # far beyond any log, far below where files and formats overflow
+Natural = Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)]
 ENTRY_HEAD = struct.Struct("<QI")  # term, length
 
 
 class Hello(msgspec.Struct, tag=1, array_like=True, frozen=True):
     """First frame of each side, after the secret was proved."""
 
-    protocol: int
+    protocol: Natural
     cluster_id: bytes
     node_id: str
     boot_id: bytes
@@ -40,103 +43,103 @@ class Ping(msgspec.Struct, tag=2, array_like=True, frozen=True):
 class Append(msgspec.Struct, tag=3, array_like=True, frozen=True):
     """Entries after (prev_index, prev_term); an empty one is the heartbeat."""
 
-    term: int
-    seq: int
-    commit_index: int
-    prev_index: int
-    prev_term: int
-    count: int
+    term: Natural
+    seq: Natural
+    commit_index: Natural
+    prev_index: Natural
+    prev_term: Natural
+    count: Natural
 
 
 class AppendReply(msgspec.Struct, tag=4, array_like=True, frozen=True):
     """`next_index - 1` is durable and matches if `success`; `reset` asks to go back there."""
 
-    term: int
-    seq: int
-    next_index: int
+    term: Natural
+    seq: Natural
+    next_index: Natural
     reset: bool
     success: bool
 
 
 class RequestVote(msgspec.Struct, tag=5, array_like=True, frozen=True):
-    term: int
-    last_index: int
-    last_term: int
+    term: Natural
+    last_index: Natural
+    last_term: Natural
     transfer: bool
 
 
 class VoteReply(msgspec.Struct, tag=6, array_like=True, frozen=True):
-    term: int
+    term: Natural
 
 
 class PreVote(msgspec.Struct, tag=7, array_like=True, frozen=True):
-    term: int  # the term the candidate would campaign in
-    last_index: int
-    last_term: int
-    round: int
+    term: Natural  # the term the candidate would campaign in
+    last_index: Natural
+    last_term: Natural
+    round: Natural
 
 
 class PreVoteReply(msgspec.Struct, tag=8, array_like=True, frozen=True):
-    term: int  # the voter's own term
-    round: int
+    term: Natural  # the voter's own term
+    round: Natural
     granted: bool
 
 
 class HigherTerm(msgspec.Struct, tag=9, array_like=True, frozen=True):
     """Tells a sender that its term is over (C3)."""
 
-    term: int
+    term: Natural
 
 
 class TimeoutNow(msgspec.Struct, tag=10, array_like=True, frozen=True):
-    term: int
+    term: Natural
 
 
 class SnapshotChunk(msgspec.Struct, tag=11, array_like=True, frozen=True):
     """A piece of the snapshot file at `offset`; an empty one asks how far the receiver is."""
 
-    term: int
-    seq: int
-    index: int
-    index_term: int
-    size: int
-    offset: int
+    term: Natural
+    seq: Natural
+    index: Natural
+    index_term: Natural
+    size: Natural
+    offset: Natural
 
 
 class SnapshotReply(msgspec.Struct, tag=12, array_like=True, frozen=True):
     """The receiver has everything below `offset`."""
 
-    term: int
-    seq: int
-    index: int
-    offset: int
+    term: Natural
+    seq: Natural
+    index: Natural
+    offset: Natural
 
 
 class ReadPing(msgspec.Struct, tag=13, array_like=True, frozen=True):
     """A leader asks whether it still leads in `term`; `seq` names the round."""
 
-    term: int
-    seq: int
+    term: Natural
+    seq: Natural
 
 
 class ReadPong(msgspec.Struct, tag=14, array_like=True, frozen=True):
     """Said only by who is in that term and follows the one who asked."""
 
-    term: int
-    seq: int
+    term: Natural
+    seq: Natural
 
 
 class ReadAsk(msgspec.Struct, tag=15, array_like=True, frozen=True):
     """A follower asks its leader for an index to read at."""
 
-    seq: int
+    seq: Natural
 
 
 class ReadAnswer(msgspec.Struct, tag=16, array_like=True, frozen=True):
     """Everything committed before the question is at or below `index`; 0: ask somebody else."""
 
-    seq: int
-    index: int
+    seq: Natural
+    index: Natural
 
 
 Message = (
