@@ -60,6 +60,7 @@ class RaftState:
         self._listeners: list[EffectsListener] = []
         self._restored: list[Callable[[State], None]] = []
         self._leadership: list[Callable[[bool], None]] = []
+        self._leader_listeners: list[Callable[[str | None], None]] = []
         self._truncate_gates: list[Callable[[int], Awaitable[None]]] = []
         self._leader_known = asyncio.Event()
         self.consensus = make_consensus(config, self, self._on_role)
@@ -77,6 +78,11 @@ class RaftState:
     def on_leadership(self, listener: Callable[[bool], None]) -> None:
         """Called with True when this node leads and with False when it does no more."""
         self._leadership.append(listener)
+
+    def on_leader(self, listener: Callable[[str | None], None]) -> None:
+        """Called on every node when it learns that another one leads than before, with the base URL
+        of the leader's API if that is known."""
+        self._leader_listeners.append(listener)
 
     def before_truncation(self, gate: Callable[[int], Awaitable[None]]) -> None:
         """`gate(index)` must return before the log up to `index` may be dropped."""
@@ -124,6 +130,8 @@ class RaftState:
     def _on_role(self, role: Role, term: int, leader_id: str | None) -> None:
         if leader_id is not None:
             self._leader_known.set()
+            for listener in self._leader_listeners:
+                listener(self.leader_http)
         else:
             self._leader_known.clear()
         if role is Role.LEADER and term != self.epoch:

@@ -29,6 +29,7 @@ from chaos.live.kill_tasks import FILE_VARIABLE
 from chaos.live.processes import LocalCluster
 from chaos.live.registers import Registers
 from chaos.live.submissions import Runs, Submissions, listed, outcome_faults
+from cluster.api.forwarding import once
 
 TASKS = "chaos.live.kill_tasks:app"
 # Small journals, so that snapshots are taken, sent and installed all the time.
@@ -271,7 +272,9 @@ async def cycles(folder: Path, seed: int, count: int, clients: int = 4, workers:
     env = {FILE_VARIABLE: str(runs_file)}
     async with (
         LocalCluster(folder, flags=FLAGS, env=env) as cluster,
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), middlewares=(once,)
+        ) as session,
     ):
         await _start_workers(cluster, workers)
         asker = Asker(session, [node.url for node in cluster.nodes])

@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -93,18 +94,36 @@ class Child:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a node runs: its two addresses, and what must stand before its command."""
+
+    raft: str
+    http: str
+    prefix: tuple[str, ...] = ()
+
+
+def loopback_places(nodes: int, http_ports: Sequence[int] = ()) -> list[Place]:
+    ports = free_ports(2 * nodes)
+    https = http_ports or ports[nodes:]
+    pairs = zip(ports[:nodes], https, strict=True)
+    return [Place(f"127.0.0.1:{raft}", f"127.0.0.1:{http}") for raft, http in pairs]
+
+
 class NodeChild(Child):
     """One node; keeps its addresses and data folder over restarts."""
 
     def __init__(
-        self, number: int, raft: str, http: str, peers: Sequence[str], folder: Path,
+        self, number: int, place: Place, peers: Sequence[str], folder: Path,
         flags: Sequence[str], env: Mapping[str, str],
     ) -> None:  # fmt: skip
+        raft, http = place.raft, place.http
         self.raft = raft
         self.http = http
         self.url = f"http://{http}"
         self.data = folder / f"n{number}"
-        argv = [sys.executable, str(ROOT / "node.py"), "--listen", raft, "--http", http]
+        argv = [*place.prefix, sys.executable, str(ROOT / "node.py")]
+        argv += ["--listen", raft, "--http", http]
         argv += ["--data", str(self.data), "--name", f"n{number}", *flags]
         if len(peers) > 1:
             argv += ["--peers", ",".join(peers)]
@@ -121,15 +140,16 @@ class LocalCluster:
         flags: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         http_ports: Sequence[int] = (),
+        places: Sequence[Place] = (),
     ) -> None:
-        ports = free_ports(2 * nodes)
-        rafts = [f"127.0.0.1:{port}" for port in ports[:nodes]]
-        https = [f"127.0.0.1:{port}" for port in (http_ports or ports[nodes:])]
+        """`places` for nodes that are not on loopback."""
+        places = places or loopback_places(nodes, http_ports)
+        rafts = [place.raft for place in places]
         self.folder = folder
         self._env = dict(env or {})
         self.nodes = [
-            NodeChild(i + 1, rafts[i], https[i], rafts, folder, flags, self._env)
-            for i in range(nodes)
+            NodeChild(i + 1, place, rafts, folder, flags, self._env)
+            for i, place in enumerate(places)
         ]
         self.workers: list[Child] = []
         self._session: aiohttp.ClientSession | None = None

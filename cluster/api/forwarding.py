@@ -1,16 +1,17 @@
 """Any node answers any request: what only the leader can answer, a follower passes on to it.
 
 Bodies stream through. A request that may have reached the leader is never sent twice unless it is a
-GET; when its answer got lost the client is told so.
+GET; when its answer got lost the client is told so. A leader that falls silent is waited for only
+until another one leads: a paused machine must not hold requests that somebody else could answer.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 
 import aiohttp
-from aiohttp import web
+from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, web
 from aiohttp.typedefs import Handler
 from multidict import CIMultiDict
 from yarl import URL
@@ -23,6 +24,7 @@ from cluster.api.routing import Endpoint, Served
 LEADER_WAIT_SECONDS = 1.0
 LEADER_POLL_SECONDS = 0.02
 CONNECT_SECONDS = 2.0
+SUPERSEDED_SECONDS = 0.25  # a leader that handed over still answers what it has committed
 HOPS_MAX = 3
 WHOLE_BYTES_MAX = 1 << 20  # an answer up to this size is read before it is passed on
 CHUNK_BYTES = 1 << 16
@@ -41,6 +43,21 @@ SAFE_METHODS = frozenset(("GET", "HEAD"))
 SESSION: web.AppKey[aiohttp.ClientSession] = web.AppKey("session", aiohttp.ClientSession)
 
 
+class AnswerLostError(aiohttp.ClientError):
+    """The connection broke under a request that may have been received."""
+
+
+async def once(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+    """Middleware against aiohttp's own repetition of PUT and DELETE when a kept connection breaks:
+    the second one would be answered `unknown` or `stale` although the first did its work."""
+    try:
+        return await handler(request)
+    except NEVER_SENT:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise AnswerLostError(str(error)) from error
+
+
 async def session_context(app: web.Application) -> AsyncIterator[None]:
     """The client session lives as long as the application."""
     timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS)
@@ -50,6 +67,7 @@ async def session_context(app: web.Application) -> AsyncIterator[None]:
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         cookie_jar=aiohttp.DummyCookieJar(),
+        middlewares=(once,),
     )
     yield
     await app[SESSION].close()
@@ -60,6 +78,15 @@ class Forwarding:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._waiting: dict[asyncio.Timeout, str] = {}  # for the head of an answer, and whose
+        services.raft.on_leader(self._leader_is)
+
+    def _leader_is(self, leader: str | None) -> None:
+        """Another node leads: what was asked of the one before has only a moment left."""
+        give_up_s = asyncio.get_running_loop().time() + SUPERSEDED_SECONDS
+        for limit, asked in self._waiting.items():
+            if asked != leader and limit.when() is None:
+                limit.reschedule(give_up_s)
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -152,14 +179,15 @@ class Forwarding:
         timeout = aiohttp.ClientTimeout(
             total=None, connect=CONNECT_SECONDS, sock_read=endpoint.patience_s
         )
-        async with request.app[SESSION].request(
+        asking = request.app[SESSION].request(
             request.method,
             url,
             data=data,
             headers=headers,
             timeout=timeout,
             allow_redirects=False,
-        ) as answer:
+        )
+        async with await self._unless_superseded(asking, leader) as answer:
             kept = _end_to_end(answer.headers)
             length = answer.content_length
             if length is not None and length <= WHOLE_BYTES_MAX and request.method != "HEAD":
@@ -167,6 +195,17 @@ class Forwarding:
                 body = await answer.read()
                 return web.Response(status=answer.status, body=body, headers=kept)
             return await _pass_on(request, answer, kept)
+
+    async def _unless_superseded(
+        self, asking: Awaitable[ClientResponse], leader: str
+    ) -> ClientResponse:
+        """The head of the answer. Raises TimeoutError when another node leads before it comes."""
+        async with asyncio.timeout(None) as limit:
+            self._waiting[limit] = leader
+            try:
+                return await asking
+            finally:
+                del self._waiting[limit]
 
 
 async def _pass_on(

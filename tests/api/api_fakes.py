@@ -57,6 +57,7 @@ class FakeRaft:
         self._clock = clock
         self._listeners: list[Any] = []
         self._leadership: list[Any] = []
+        self._leader_listeners: list[Any] = []
 
     @property
     def commit_index(self) -> int:
@@ -69,6 +70,9 @@ class FakeRaft:
 
     def on_leadership(self, listener: Any) -> None:
         self._leadership.append(listener)
+
+    def on_leader(self, listener: Any) -> None:
+        self._leader_listeners.append(listener)
 
     def before_truncation(self, gate: Any) -> None: ...
 
@@ -102,6 +106,9 @@ class FakeRaft:
         if was_leader:
             for listener in self._leadership:
                 listener(False)
+        if leader_id is not None:
+            for listener in self._leader_listeners:
+                listener(leader_http)
 
     async def read_index(self, timeout_ms: int) -> int:
         self.read_indexes += 1

@@ -177,6 +177,66 @@ async def test_an_answer_that_got_lost_is_an_unknown_outcome(api, node, monkeypa
         assert len(asked) >= 2  # reading again does no harm
 
 
+@pytest.mark.parametrize(("method", "path"), [("DELETE", "/v1/schedules/x"), ("POST", "/v1/jobs")])
+async def test_nothing_is_sent_twice_when_a_kept_connection_breaks(api, node, method, path):
+    """aiohttp repeats DELETE by itself: found by killing leaders, two of whose clients were told
+    that somebody else had deleted a schedule."""
+    asked = []
+
+    async def vanishing(request):
+        asked.append(request.method)
+        if request.method == "GET":
+            return web.json_response({})  # keeps the connection
+        request.transport.abort()
+        return web.Response()
+
+    async with leader_that(vanishing) as url:
+        node.raft.follow("a", url)
+        assert (await api("GET", "/v1/stats")).status == 200
+        answer = await api(method, path, T if method == "POST" else None)
+    assert (answer.status, answer.code) == (503, "outcome_unknown")
+    assert asked == ["GET", method]
+
+
+async def test_a_silent_leader_is_not_waited_for_when_another_leads(pair):
+    leader, follower = pair
+    asked, silence = asyncio.Queue(), asyncio.Event()
+
+    async def silent(request):
+        await asked.put(request.method)
+        await silence.wait()
+        return web.Response()
+
+    async with leader_that(silent) as url:
+        follower.node.raft.follow("c", url)
+        reading = asyncio.create_task(follower("GET", "/v1/stats"))
+        writing = asyncio.create_task(follower("POST", "/v1/jobs", T))
+        assert {await asked.get(), await asked.get()} == {"GET", "POST"}
+        follower.node.raft.follow("a", leader.url)
+        assert (await reading).status == 200  # asked again, of the new leader
+        answer = await writing
+        silence.set()
+    assert (answer.status, answer.code) == (503, "outcome_unknown")
+
+
+async def test_a_leader_that_handed_over_may_still_answer(pair):
+    leader, follower = pair
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(request):
+        asked.set()
+        await go_on.wait()
+        return web.json_response({}, status=201)
+
+    async with leader_that(slow) as url:
+        follower.node.raft.follow("c", url)
+        writing = asyncio.create_task(follower("POST", "/v1/jobs", T))
+        await asked.wait()
+        follower.node.raft.follow("a", leader.url)
+        go_on.set()
+        assert (await writing).status == 201
+
+
 async def test_a_silent_leader_is_given_up(api, node, monkeypatch):
     monkeypatch.setattr(forwarding, "LEADER_WAIT_SECONDS", 0.05)
     silence = asyncio.Event()
