@@ -24,6 +24,10 @@ ROWS = {
     "P5": "p5_due",
     "P6": "p6_failover",
     "P9": "p9_restart",
+    "F1": "f1_kill",
+    "F2": "f2_silence",
+    "F3": "f3_calm",
+    "F4": "f4_transfer",
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

@@ -45,10 +45,12 @@ class Scale:
     timers: int
     kills: int
     restart_jobs: int
+    faults: int  # of the failover rows F: kills; a third of it pauses, cuts and stalls
+    partition_s: float
 
 
-QUICK = Scale("quick", 100_000, 60_000, 5_000, 5.0, 100_000, 3, 100_000)
-FULL = Scale("full", 600_000, 300_000, 20_000, 15.0, 1_000_000, 10, 1_000_000)
+QUICK = Scale("quick", 100_000, 60_000, 5_000, 5.0, 100_000, 3, 100_000, 6, 5.0)
+FULL = Scale("full", 600_000, 300_000, 20_000, 15.0, 1_000_000, 10, 1_000_000, 100, 60.0)
 
 
 def quantile(values: Sequence[float], share: float) -> float:
