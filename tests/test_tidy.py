@@ -39,12 +39,15 @@ PURE = [
     *("asyncio", "logging", "os", "pathlib", "random", "secrets", "selectors", "signal", "socket"),
     *("subprocess", "sys", "threading", "time", "uuid"),
 ]
+# What turns bytes into code.
+UNSAFE = ["pickle", "_pickle", "dill", "cloudpickle", "shelve", "marshal"]
+CODE_CALLS = {"eval", "exec", "compile", "__import__"}
 # What the modules below a name may never import, whatever the ranks say.
 FORBIDDEN = {
-    "cluster": ["quorate", "chaos", "bench", "node", "tests", "pickle", "dill", "shelve"],
-    "quorate": ["cluster", "chaos", "bench", "node", "tests", "pysyncobj", "pickle", "dill"],
-    "chaos": ["tests", "pysyncobj", "pickle", "dill"],
-    "bench": ["tests", "pickle", "dill"],
+    "cluster": ["quorate", "chaos", "bench", "node", "tests", *UNSAFE],
+    "quorate": ["cluster", "chaos", "bench", "node", "tests", "pysyncobj", *UNSAFE],
+    "chaos": ["tests", "pysyncobj", *UNSAFE],
+    "bench": ["tests", *UNSAFE],
     "node": ["pysyncobj", "pickle"],
     "cluster.api": ["pysyncobj", "cluster.machine.tables", "quorate"],
     "cluster.actors": ["aiohttp", "pysyncobj", "cluster.api"],
@@ -175,6 +178,17 @@ def set_walk_faults(module: str, source: str) -> list[str]:
     ]
 
 
+def code_faults(module: str, source: str) -> list[str]:
+    """Calls that run text as code: nothing that came from outside may ever get near one."""
+    return [
+        f"{module}:{node.lineno} calls {node.func.id}()"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in CODE_CALLS
+    ]
+
+
 FILES = python_files()
 PRODUCT = [path for path in FILES if not under(module_name(path), "tests")]
 NAMES = [module_name(path) for path in PRODUCT]
@@ -184,6 +198,11 @@ NAMES = [module_name(path) for path in PRODUCT]
 def test_imports_point_down(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
     assert import_faults(module_name(path), source, path.name == "__init__.py") == []
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=NAMES)
+def test_no_module_runs_text_as_code(path: Path) -> None:
+    assert code_faults(module_name(path), path.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=NAMES)
@@ -267,6 +286,15 @@ def test_relative_imports_are_resolved() -> None:
     tree = ast.parse("from . import a\nfrom ..b import c\nfrom .d import e")
     assert list(imports(tree, "x.y.z", is_package=False)) == ["x.y.a", "x.b.c", "x.y.d.e"]
     assert list(imports(tree, "x.y", is_package=True)) == ["x.y.a", "x.b.c", "x.y.d.e"]
+
+
+def test_code_calls_are_found() -> None:
+    source = "x = eval(text)\nexec(x)\nre.compile(y)\n__import__(z)"
+    assert [line.split()[-1] for line in code_faults("quorate.app", source)] == [
+        "eval()",
+        "exec()",
+        "__import__()",
+    ]
 
 
 def test_impure_calls_are_found() -> None:
