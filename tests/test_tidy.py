@@ -5,6 +5,7 @@ is executed or imported, so a broken module cannot hide here.
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -227,6 +228,67 @@ def test_files_stay_short(path: Path) -> None:
     assert lines <= lines_max, f"{lines} lines: split the file, one idea each"
 
 
+# docs/consensus.md answers for every guard, with tests that exist.
+
+CONSENSUS_PAGE = ROOT / "docs" / "consensus.md"
+
+
+def guard_names(source: str) -> list[str]:
+    """The keys of GUARDS."""
+    for node in ast.parse(source).body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else None
+        if isinstance(target, ast.Name) and target.id == "GUARDS":
+            return list(ast.literal_eval(node.value))  # type: ignore[attr-defined]
+    return []
+
+
+def missing_tests(page: str, tests: dict[str, set[str]]) -> list[str]:
+    """What a page names as `file::test` and no such file has."""
+    named = re.findall(r"`(test_\w+)::(test_\w+)`", page)
+    return [f"{file}::{name}" for file, name in named if name not in tests.get(file, set())]
+
+
+def known_tests() -> dict[str, set[str]]:
+    found = {}
+    for path in FILES:
+        if path.name.startswith("test_"):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            functions = ast.FunctionDef | ast.AsyncFunctionDef
+            found[path.stem] = {n.name for n in ast.walk(tree) if isinstance(n, functions)}
+    return found
+
+
+def test_every_guard_stands_in_the_page_and_is_switched_off_in_some_test() -> None:
+    names = guard_names((ROOT / "cluster/consensus/guards.py").read_text(encoding="utf-8"))
+    page = CONSENSUS_PAGE.read_text(encoding="utf-8")
+    tests = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "tests/consensus").glob("*.py"))
+    assert len(names) > 30
+    assert [name for name in names if f"`{name}`" not in page] == []
+    assert [name for name in names if f'"{name}"' not in tests] == []
+
+
+def test_every_test_that_the_page_names_exists() -> None:
+    page = CONSENSUS_PAGE.read_text(encoding="utf-8")
+    assert page.count("::test_") > 80
+    assert missing_tests(page, known_tests()) == []
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        ("A", [*range(1, 12)]),
+        ("B", [*range(1, 14)]),
+        ("C", [*range(1, 13)]),
+        ("D", [*range(1, 4)]),
+    ],
+    ids=lambda items: items[0],
+)
+def test_every_known_defect_has_a_row(items: tuple[str, list[int]]) -> None:
+    page = CONSENSUS_PAGE.read_text(encoding="utf-8")
+    letter, numbers = items
+    assert [n for n in numbers if f"\n| {letter}{n} | " not in page] == []
+
+
 def test_the_tree_was_found() -> None:
     assert {"cluster.timerwheel", "cluster.machine", "cluster.consensus"} <= set(NAMES)
 
@@ -304,3 +366,9 @@ def test_impure_calls_are_found() -> None:
     assert purity_faults("cluster.api.jobs", source) == []
     assert len(float_faults("cluster.machine.jobs", source)) == 1
     assert len(set_walk_faults("cluster.machine.jobs", source)) == 1
+
+
+def test_a_page_that_names_a_lost_test_is_found() -> None:
+    page = "`test_a::test_x`, `test_a::test_y` and `test_b::test_x`"
+    assert missing_tests(page, {"test_a": {"test_x"}}) == ["test_a::test_y", "test_b::test_x"]
+    assert guard_names("GUARDS = {'a': 'x', 'b': 'y'}") == ["a", "b"]

@@ -1,6 +1,6 @@
 """The schedules that break the bare library, played against one real core.
 
-The letters are those of docs/decisions/001. Where it is cheap, the same schedule is played with the
+The letters are those of docs/consensus.md. Where it is cheap, the same schedule is played with the
 guard switched off and must go wrong: so the test would notice if the guard were lost.
 """
 
