@@ -265,7 +265,7 @@ def test_a_vote_survives_a_crash(make: MakeNet, guard: str, guarded: bool) -> No
     net.hold("ca")
     net.restart("c")
     net.release("bc", "cb")
-    net.inject("bc", RequestVote(1, 9, 9, False))
+    net.inject("bc", RequestVote(1, 9, 0, False))
     net.hold("cb")
     net.flow()
     voted_again = VoteReply(1) in net.waiting("cb")
@@ -295,7 +295,7 @@ def test_a_leader_gives_nobody_a_second_vote_of_its_own_term(make: MakeNet) -> N
     a = net.elect("a")
     net.hold("ab")
     net.links["a:1", "b:1"].clear()
-    net.inject("ba", RequestVote(a.term, 99, a.term, True))
+    net.inject("ba", RequestVote(a.term, 99, a.term - 1, True))
     net.flow()
     assert not any(isinstance(m, VoteReply) for m in net.waiting("ab"))
     assert a.role is Role.LEADER
@@ -360,7 +360,7 @@ def test_c9_a_stranger_reaches_no_engine(make: MakeNet, guarded: bool) -> None:
     net.connect("x:1", "a:1")
     a.core.network.inbox.clear()
     net.inject("xa", VoteReply(a.term))
-    net.inject("xa", RequestVote(a.term + 5, 99, 99, True))
+    net.inject("xa", RequestVote(a.term + 5, 99, a.term + 4, True))
     net.flow()
     assert (a.fatal == []) is guarded
     if guarded:
