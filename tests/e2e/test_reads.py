@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
+from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
-from chaos.live.processes import LocalCluster, NodeChild
+from chaos.live.processes import LocalCluster, NodeChild, free_ports
 from quorate import Client
 from tests.e2e.conftest import TASKS
 
@@ -71,6 +74,94 @@ async def test_a_leader_that_slept_serves_nothing_it_missed(cluster: LocalCluste
 async def another_leads(cluster: LocalCluster, node: NodeChild, old: NodeChild) -> bool:
     _, seen = await cluster.request("GET", "/v1/cluster", node)
     return seen["leader_id"] not in (None, old.raft)
+
+
+class Partition:
+    """Relays before every node's raft port. While `cut`, what would go to or come from one of the
+    nodes waits, and nobody is told."""
+
+    def __init__(self, cluster: LocalCluster, victim: NodeChild) -> None:
+        self._victim = victim
+        self._joined = asyncio.Event()
+        self._joined.set()
+        self._inner: dict[str, str] = {}
+        for node, port in zip(cluster.nodes, free_ports(len(cluster.nodes)), strict=True):
+            self._inner[node.raft] = f"127.0.0.1:{port}"
+            node.argv[node.argv.index("--listen") + 1] = self._inner[node.raft]
+            node.argv += ["--advertise", node.raft]
+
+    @contextlib.asynccontextmanager
+    async def relaying(self) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as servers:
+            for outer, inner in self._inner.items():
+                host, port = outer.split(":")
+                accept = partial(self._accept, outer, inner)
+                await servers.enter_async_context(
+                    await asyncio.start_server(accept, host, int(port))
+                )
+            yield
+            self.heal()
+
+    def cut(self) -> None:
+        self._joined.clear()
+
+    def heal(self) -> None:
+        self._joined.set()
+
+    async def _accept(
+        self, outer: str, inner: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        host, port = inner.split(":")
+        with contextlib.suppress(OSError):
+            inner_reader, inner_writer = await asyncio.open_connection(host, int(port))
+            ends = {outer}
+            await asyncio.gather(
+                self._pass(reader, inner_writer, ends), self._pass(inner_reader, writer, ends)
+            )
+
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ends: set[str]
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                if self._victim.raft.encode() in data[:1000]:
+                    ends.add(self._victim.raft)  # each side says its id when it connects
+                if self._victim.raft in ends:
+                    await self._joined.wait()
+                writer.write(data)
+        writer.close()
+
+
+async def test_a_leader_that_is_cut_off_serves_nothing_it_missed(tmp_path: Path) -> None:
+    """Its followers elect another one while it goes on believing; clients reach both."""
+    hasty = ["--heartbeat-ms", "40", "--election-min-ms", "150", "--election-max-ms", "300"]
+    cluster = LocalCluster(tmp_path, flags=hasty)
+    old, heir = cluster.nodes[:2]
+    partition = Partition(cluster, old)
+    async with partition.relaying(), cluster:
+        for _ in range(3):
+            body = {"name": "quick", "delay_seconds": 3600}
+            _, job = await cluster.request("POST", "/v1/jobs", heir, json=body)
+            await cluster.until(partial(made_leader, cluster, old), "the node to lead")
+            partition.cut()
+            await cluster.until(partial(another_leads, cluster, heir, old), "a new leader")
+            path = f"/v1/jobs/{job['job_id']}"
+            assert (await cluster.request("POST", f"{path}/cancel", heir))[0] == 200
+            reads = [
+                asyncio.ensure_future(read(cluster, old, job["job_id"], "linearizable"))
+                for _ in range(50)
+            ]
+            answers = set(await asyncio.gather(*reads))
+            assert answers <= {(200, "cancelled"), (503, "no_quorum")}
+            partition.heal()
+            await cluster.ready()
+            assert await read(cluster, old, job["job_id"], "linearizable") == (200, "cancelled")
+
+
+async def made_leader(cluster: LocalCluster, node: NodeChild) -> bool:
+    await cluster.request("POST", "/v1/cluster/transfer", node, json={"to": node.raft})
+    _, seen = await cluster.request("GET", "/v1/cluster", node)
+    return bool(seen["is_leader"])
 
 
 async def test_without_a_majority_only_stale_reads_are_answered(cluster: LocalCluster) -> None:
