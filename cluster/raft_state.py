@@ -80,8 +80,8 @@ class RaftState:
         self._leadership.append(listener)
 
     def on_leader(self, listener: Callable[[str | None], None]) -> None:
-        """Called on every node when it learns that another one leads than before, with the base URL
-        of the leader's API if that is known."""
+        """Called on every node when another one leads than before, or none, with the base URL of
+        the leader's API if that is known."""
         self._leader_listeners.append(listener)
 
     def before_truncation(self, gate: Callable[[int], Awaitable[None]]) -> None:
@@ -130,10 +130,10 @@ class RaftState:
     def _on_role(self, role: Role, term: int, leader_id: str | None) -> None:
         if leader_id is not None:
             self._leader_known.set()
-            for listener in self._leader_listeners:
-                listener(self.leader_http)
         else:
             self._leader_known.clear()
+        for listener in self._leader_listeners:
+            listener(self.leader_http)
         if role is Role.LEADER and term != self.epoch:
             self._resign()
             self.epoch = term

@@ -72,9 +72,10 @@ KINDS: dict[str, Kind] = {
     "no_quorum": Kind(503, "The cluster has no leader at the moment", 1),
     "not_leader": Kind(503, "Another node leads"),
     "not_ready": Kind(503, "This node is not ready", 1),
-    "outcome_unknown": Kind(503, "The request may or may not have been applied", 1),
     "history_unavailable": Kind(503, "Finished jobs cannot be read at the moment", 1),
     "overloaded": Kind(503, "Too much is waiting", 1),
+    # Not 503, which promises that nothing was applied: proxies repeat such requests by themselves.
+    "outcome_unknown": Kind(504, "The request may or may not have been applied", 1),
 }
 
 # Refusals that are nobody's fault but the moment's: the leader changed under the request.

@@ -1,14 +1,16 @@
 """Any node answers any request: what only the leader can answer, a follower passes on to it.
 
 Bodies stream through. A request that may have reached the leader is never sent twice unless it is a
-GET; when its answer got lost the client is told so. A leader that falls silent is waited for only
-until another one leads: a paused machine must not hold requests that somebody else could answer.
+GET; when its answer got lost the client is told so. Nothing waits without end: connecting, every
+piece of the body and the answer have deadlines. A leader that falls silent is waited for only until
+another one leads: a paused machine must not hold requests that somebody else could answer.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping
+import contextlib
+from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, web
@@ -19,12 +21,14 @@ from yarl import URL
 from cluster.actors.services import NotLeader, Services
 from cluster.api.consistency import LEVELS, confirm
 from cluster.api.errors import ProblemError, no_leader, outcome_unknown
-from cluster.api.routing import Endpoint, Served
+from cluster.api.routing import Endpoint, ReadQuery, Served
 
 LEADER_WAIT_SECONDS = 1.0
 LEADER_POLL_SECONDS = 0.02
 CONNECT_SECONDS = 2.0
 SUPERSEDED_SECONDS = 0.25  # a leader that handed over still answers what it has committed
+LEADERLESS_SECONDS = 1.0  # a connection that broke by itself is back by then
+FORWARDED_MAX = 5_000  # at the same time; waiting readers are most of them
 HOPS_MAX = 3
 WHOLE_BYTES_MAX = 1 << 20  # an answer up to this size is read before it is passed on
 CHUNK_BYTES = 1 << 16
@@ -82,11 +86,17 @@ class Forwarding:
         services.raft.on_leader(self._leader_is)
 
     def _leader_is(self, leader: str | None) -> None:
-        """Another node leads: what was asked of the one before has only a moment left."""
-        give_up_s = asyncio.get_running_loop().time() + SUPERSEDED_SECONDS
+        """Another node leads, or none: what was asked of the one before has only a moment left."""
+        if self._waiting:
+            grace_s = SUPERSEDED_SECONDS if leader is not None else LEADERLESS_SECONDS
+            asyncio.get_running_loop().call_later(grace_s, self._give_up_superseded)
+
+    def _give_up_superseded(self) -> None:
+        leader = self._services.raft.leader_http  # the same one again, if it was only out of sight
+        now_s = asyncio.get_running_loop().time()
         for limit, asked in self._waiting.items():
-            if asked != leader and limit.when() is None:
-                limit.reschedule(give_up_s)
+            if asked != leader:
+                _move(limit, now_s)
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -122,8 +132,12 @@ class Forwarding:
         self, request: web.Request, handler: Handler, endpoint: Endpoint
     ) -> web.StreamResponse:
         """Ask the leader; once more, if that cannot do anything twice."""
+        if len(self._waiting) >= FORWARDED_MAX:
+            raise ProblemError("overloaded", "too many requests wait for the leader's answer")
         headers = self._headers(request)
-        repeatable = request.method in SAFE_METHODS
+        repeatable = request.method in SAFE_METHODS or issubclass(endpoint.query, ReadQuery)
+        if repeatable and request.body_exists:
+            await request.read()  # a stream could be sent only once
         leader = await self._leader(None)
         for last in (False, True):
             if leader is None:
@@ -171,23 +185,25 @@ class Forwarding:
     async def _ask(
         self, request: web.Request, endpoint: Endpoint, leader: str, headers: CIMultiDict[str]
     ) -> web.StreamResponse:
-        data: object = None
-        if request.body_exists:
-            # What has arrived whole (or was read before leadership ended) needs no stream.
-            data = await request.read() if request.content.is_eof() else request.content
-        url = URL(leader + request.raw_path, encoded=True)
-        timeout = aiohttp.ClientTimeout(
-            total=None, connect=CONNECT_SECONDS, sock_read=endpoint.patience_s
-        )
-        asking = request.app[SESSION].request(
-            request.method,
-            url,
-            data=data,
-            headers=headers,
-            timeout=timeout,
-            allow_redirects=False,
-        )
-        async with await self._unless_superseded(asking, leader) as answer:
+        patience_s = endpoint.patience_s
+        timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS, sock_read=patience_s)
+        async with contextlib.AsyncExitStack() as stack:
+            # For the head of the answer; the rest has the session's deadlines.
+            async with asyncio.timeout(patience_s) as limit:
+                self._waiting[limit] = leader
+                try:
+                    answer = await stack.enter_async_context(
+                        request.app[SESSION].request(
+                            request.method,
+                            URL(leader + request.raw_path, encoded=True),
+                            data=await _body(request, limit, patience_s),
+                            headers=headers,
+                            timeout=timeout,
+                            allow_redirects=False,
+                        )
+                    )
+                finally:
+                    del self._waiting[limit]
             kept = _end_to_end(answer.headers)
             length = answer.content_length
             if length is not None and length <= WHOLE_BYTES_MAX and request.method != "HEAD":
@@ -196,16 +212,32 @@ class Forwarding:
                 return web.Response(status=answer.status, body=body, headers=kept)
             return await _pass_on(request, answer, kept)
 
-    async def _unless_superseded(
-        self, asking: Awaitable[ClientResponse], leader: str
-    ) -> ClientResponse:
-        """The head of the answer. Raises TimeoutError when another node leads before it comes."""
-        async with asyncio.timeout(None) as limit:
-            self._waiting[limit] = leader
-            try:
-                return await asking
-            finally:
-                del self._waiting[limit]
+
+def _move(limit: asyncio.Timeout, when_s: float) -> None:
+    with contextlib.suppress(RuntimeError):  # it has struck, or the answer's head is here
+        limit.reschedule(when_s)
+
+
+async def _body(
+    request: web.Request, limit: asyncio.Timeout, patience_s: float
+) -> bytes | AsyncIterator[bytes] | None:
+    if not request.body_exists:
+        return None
+    # What has arrived whole (or was read before leadership ended) needs no stream.
+    if request.content.is_eof():
+        return await request.read()
+    return _pieces(request.content, limit, patience_s)
+
+
+async def _pieces(
+    content: aiohttp.StreamReader, limit: asyncio.Timeout, patience_s: float
+) -> AsyncIterator[bytes]:
+    """A body on its way; the deadline moves on with every piece that arrived and was sent."""
+    loop = asyncio.get_running_loop()
+    async for piece in content.iter_any():
+        _move(limit, loop.time() + patience_s)
+        yield piece
+    _move(limit, loop.time() + patience_s)
 
 
 async def _pass_on(

@@ -106,9 +106,8 @@ class FakeRaft:
         if was_leader:
             for listener in self._leadership:
                 listener(False)
-        if leader_id is not None:
-            for listener in self._leader_listeners:
-                listener(leader_http)
+        for listener in self._leader_listeners:
+            listener(leader_http)
 
     async def read_index(self, timeout_ms: int) -> int:
         self.read_indexes += 1

@@ -7,10 +7,11 @@ import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
-from api_fakes import serving
+from api_fakes import serving, until
 
 from cluster.api import forwarding
 from cluster.api.app import TABLE
+from cluster.api.forwarding import Forwarding
 
 T = {"name": "t"}
 
@@ -169,7 +170,7 @@ async def test_an_answer_that_got_lost_is_an_unknown_outcome(api, node, monkeypa
     async with leader_that(vanishing) as url:
         node.raft.follow("a", url)
         answer = await api("POST", "/v1/jobs", T)
-        assert (answer.status, answer.code) == (503, "outcome_unknown")
+        assert (answer.status, answer.code) == (504, "outcome_unknown")
         assert asked == [("POST", msgspec.json.encode(T))]
         asked.clear()
         answer = await api("GET", "/v1/jobs/1")
@@ -194,7 +195,7 @@ async def test_nothing_is_sent_twice_when_a_kept_connection_breaks(api, node, me
         node.raft.follow("a", url)
         assert (await api("GET", "/v1/stats")).status == 200
         answer = await api(method, path, T if method == "POST" else None)
-    assert (answer.status, answer.code) == (503, "outcome_unknown")
+    assert (answer.status, answer.code) == (504, "outcome_unknown")
     assert asked == ["GET", method]
 
 
@@ -216,7 +217,7 @@ async def test_a_silent_leader_is_not_waited_for_when_another_leads(pair):
         assert (await reading).status == 200  # asked again, of the new leader
         answer = await writing
         silence.set()
-    assert (answer.status, answer.code) == (503, "outcome_unknown")
+    assert (answer.status, answer.code) == (504, "outcome_unknown")
 
 
 async def test_a_leader_that_handed_over_may_still_answer(pair):
@@ -250,5 +251,103 @@ async def test_a_silent_leader_is_given_up(api, node, monkeypatch):
     async with leader_that(silent) as url:
         node.raft.follow("a", url)
         answer = await api("POST", "/v1/jobs", T)
-        assert (answer.status, answer.code) == (503, "outcome_unknown")
+        assert (answer.status, answer.code) == (504, "outcome_unknown")
         silence.set()
+
+
+@asynccontextmanager
+async def hanging_leader():
+    """Takes requests and never answers, as a suspended process does."""
+    silence = asyncio.Event()
+    asked = asyncio.Queue()
+
+    async def hang(request):
+        asked.put_nowait(request.path)
+        await silence.wait()
+        return web.Response()
+
+    async with leader_that(hang) as url:
+        try:
+            yield url, asked
+        finally:
+            silence.set()
+
+
+async def test_a_hanging_leader_is_given_up_once_another_leads(pair, monkeypatch):
+    monkeypatch.setattr(forwarding, "SUPERSEDED_SECONDS", 0.05)
+    leader, follower = pair
+    await leader.submit()
+    async with hanging_leader() as (url, asked):
+        follower.node.raft.follow("c", url)
+        reading = asyncio.create_task(follower("GET", "/v1/jobs/1?wait=300"))
+        asking = asyncio.create_task(follower("POST", "/v1/jobs/status", {"ids": ["1"]}))
+        writing = asyncio.create_task(follower("POST", "/v1/jobs", T))
+        for _ in range(3):
+            await asked.get()
+        follower.node.raft.follow("a", leader.url)
+        assert (await asking).json["items"][0]["status"] == "pending"
+        answer = await writing
+        assert (answer.status, answer.code) == (504, "outcome_unknown")
+        assert (await leader("POST", "/v1/jobs/1/cancel")).status == 200
+        assert (await reading).json["status"] == "cancelled"
+    assert len(leader.node.raft.state.tables.jobs) == 0  # the write was not sent twice
+
+
+async def test_a_leader_that_is_back_in_time_is_waited_for(api, node, monkeypatch):
+    monkeypatch.setattr(forwarding, "LEADERLESS_SECONDS", 0.02)
+    monkeypatch.setattr(forwarding, "SUPERSEDED_SECONDS", 0.02)
+    struck = asyncio.Event()
+    go_on = asyncio.Event()
+
+    async def slow(request):
+        await go_on.wait()
+        return web.Response(status=299)
+
+    async with leader_that(slow) as url:
+        node.raft.follow("a", url)
+        request = asyncio.create_task(api("POST", "/v1/jobs", T))
+        await until(lambda: forwarding_of(node)._waiting)
+        node.raft.follow(None, None)  # its connection broke; it still leads
+        node.raft.follow("a", url)
+        asyncio.get_running_loop().call_later(0.06, struck.set)
+        await struck.wait()
+        go_on.set()
+        assert (await request).status == 299
+
+
+def forwarding_of(node):
+    (middleware,) = [m for m in node.app.middlewares if isinstance(m.__self__, Forwarding)]
+    return middleware.__self__
+
+
+async def test_a_leader_that_takes_no_body_is_given_up(api, node, monkeypatch):
+    for row in TABLE:
+        monkeypatch.setitem(row.__dict__, "patience_s", 0.2)
+
+    async def deaf(reader, writer):
+        await stop.wait()
+        writer.close()
+
+    stop = asyncio.Event()
+    server = await asyncio.start_server(deaf, "127.0.0.1", 0, limit=1 << 10)
+    node.raft.follow("a", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    answer = await api("POST", "/v1/jobs", b'{"name":"' + b"t" * (24 << 20) + b'"}')
+    assert (answer.status, answer.code) == (504, "outcome_unknown")
+    stop.set()
+    server.close()
+
+
+async def test_requests_that_wait_for_the_leader_are_bounded(api, node, monkeypatch):
+    monkeypatch.setattr(forwarding, "FORWARDED_MAX", 2)
+    monkeypatch.setattr(forwarding, "LEADER_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(forwarding, "LEADERLESS_SECONDS", 0.01)
+    async with hanging_leader() as (url, asked):
+        node.raft.follow("a", url)
+        waiting = [asyncio.create_task(api("GET", "/v1/stats")) for _ in range(2)]
+        for _ in waiting:
+            await asked.get()
+        answer = await api("GET", "/v1/stats")
+        assert (answer.status, answer.code) == (503, "overloaded")
+        node.raft.follow(None, None)
+        assert [(await each).code for each in waiting] == ["no_quorum"] * 2
+    assert forwarding_of(node)._waiting == {}

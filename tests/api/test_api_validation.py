@@ -216,7 +216,7 @@ async def test_pages_of_other_origins_are_turned_away(api):
 async def test_a_lost_answer_and_an_overload_are_told_apart(api, node):
     node.raft.fate = Outcome.UNKNOWN
     answer = await api("POST", "/v1/jobs", T)
-    assert (answer.status, answer.code) == (503, "outcome_unknown")
+    assert (answer.status, answer.code) == (504, "outcome_unknown")
 
     def overloaded(command):
         raise Overloaded("too much is queued", 3)
