@@ -22,9 +22,10 @@ BATCH_BYTES_TARGET = 1 << 20  # a single larger command still goes, alone
 BATCH_COMMANDS_MAX = 2_000
 QUEUE_COMMANDS_MAX = 20_000
 QUEUE_BYTES_MAX = 128 << 20
+QUEUE_WAIT_S = 5.0  # behind entries that do not commit; a client can do better than wait
 
 _encode = msgspec.msgpack.Encoder().encode
-Waiting = tuple[msgspec.Raw, "asyncio.Future[Result]"]
+Waiting = tuple[msgspec.Raw, "asyncio.Future[Result]", float]  # the float: its deadline
 
 
 class Proposer:
@@ -37,6 +38,7 @@ class Proposer:
         self._in_flight = 0
         self._pump_scheduled = False
         self._tick_wanted = False
+        self._expiry: asyncio.TimerHandle | None = None
         self.batches_total = 0
         self.commands_total = 0
         raft.on_leadership(self._on_leadership)
@@ -45,16 +47,19 @@ class Proposer:
         """The command's result once committed and applied.
 
         Raises NotLeader or Overloaded at once (nothing was proposed). The future raises NotLeader
-        (not in any log) or OutcomeUnknown (may or may not commit)."""
+        or Overloaded (not in any log) or OutcomeUnknown (may or may not commit)."""
         if not self._raft.is_leader:
             raise NotLeader(self._raft.leader_http)
         if len(self._queue) >= QUEUE_COMMANDS_MAX or self._queue_bytes >= QUEUE_BYTES_MAX:
             raise Overloaded("the proposal queue is full")
         raw = _encode(command)
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._queue.append((msgspec.Raw(raw), future))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+        self._queue.append((msgspec.Raw(raw), future, loop.time() + QUEUE_WAIT_S))
         self._queue_bytes += len(raw)
         self._wake()
+        if self._expiry is None and self._in_flight >= ENTRIES_IN_FLIGHT_MAX:
+            self._expiry = loop.call_later(QUEUE_WAIT_S, self._expire)
         return future
 
     def tick(self) -> None:
@@ -96,7 +101,7 @@ class Proposer:
         futures: list[asyncio.Future[Result]] = []
         queue, size = self._queue, 0
         while queue and len(raws) < BATCH_COMMANDS_MAX:
-            raw, future = queue[0]
+            raw, future, _ = queue[0]
             length = len(memoryview(raw))
             if raws and size + length > BATCH_BYTES_TARGET:
                 break
@@ -131,6 +136,19 @@ class Proposer:
                 future.set_exception(error)
                 future.exception()  # whoever gave up waiting must not cause a warning
 
+    def _expire(self) -> None:
+        """What is in flight hangs (a majority's disks, say): those behind it are told in time."""
+        self._expiry = None
+        loop = asyncio.get_running_loop()
+        while self._queue and self._queue[0][2] <= loop.time():
+            raw, future, _ = self._queue.popleft()
+            self._queue_bytes -= len(memoryview(raw))
+            if not future.done():
+                future.set_exception(Overloaded("what was proposed before does not commit"))
+                future.exception()
+        if self._queue:
+            self._expiry = loop.call_at(self._queue[0][2], self._expire)
+
     def _on_leadership(self, leads: bool) -> None:
         """Commands that wait when leadership ends were never proposed: definitely refused."""
         if leads:
@@ -138,7 +156,7 @@ class Proposer:
             return
         waiting, self._queue, self._queue_bytes = self._queue, deque(), 0
         error = NotLeader(self._raft.leader_http)
-        for _, future in waiting:
+        for _, future, _ in waiting:
             if not future.done():
                 future.set_exception(error)
                 future.exception()

@@ -96,5 +96,5 @@ class Scheduler(Actor):
     def _launched(self, schedule_id: str, future: asyncio.Future[Result]) -> None:
         try:
             future.result()  # a refusal says that the occurrence was launched, or its plan changed
-        except (NotLeader, OutcomeUnknown):
+        except (NotLeader, OutcomeUnknown, Overloaded):
             self._enqueue_later(schedule_id)

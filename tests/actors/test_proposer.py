@@ -104,6 +104,32 @@ async def test_a_full_queue_is_said_so_and_empties(monkeypatch: pytest.MonkeyPat
 
 
 @virtual
+async def test_commands_behind_a_stuck_log_are_refused_in_time() -> None:
+    """The leader still leads (heartbeats are answered), but nothing commits."""
+    rig = Rig()
+    await rig.lead()
+    rig.log.held = True
+    in_flight = []
+    for _ in range(2):
+        in_flight.append(rig.proposer.propose(submission(1)))
+        await asyncio.sleep(0)
+    first = rig.proposer.propose(submission(1))
+    await asyncio.sleep(3.0)
+    second = rig.proposer.propose(submission(1))
+    with pytest.raises(Overloaded):
+        await asyncio.wait_for(first, 2.1)
+    assert not second.done()
+    with pytest.raises(Overloaded):
+        await asyncio.wait_for(second, 3.1)
+    assert (rig.proposer.queued, rig.proposer._queue_bytes) == (0, 0)
+    rig.log.release()
+    for future in in_flight:
+        assert isinstance(await future, Submitted)
+    assert isinstance(await rig.proposer.propose(submission(1)), Submitted)
+    assert len(rig.raft.state.tables.jobs) == 3  # the refused ones never reached the log
+
+
+@virtual
 async def test_an_entry_that_did_not_decode_is_answered() -> None:
     rig = Rig()
     await rig.lead()
