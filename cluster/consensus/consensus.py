@@ -211,10 +211,7 @@ class Consensus:
         assert self._core is not None
         self._core.halted = True
         self._core.replicator.end()
-        self._core.proposals.leadership_lost(reason)
-        self._core.proposals.call_back()
-        self._core.reads.end_all(ReadFailure.STOPPED)
-        self._core.reads.call_back()
+        self._core.end_all(reason)
 
     def _release(self) -> None:
         if self._receiver is not None:

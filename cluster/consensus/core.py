@@ -171,8 +171,14 @@ class Core:
         if not self.halted:
             self.halted = True
             self.config.on_fatal(reason)
-            self.reads.end_all(ReadFailure.STOPPED)
-            self.reads.call_back()
+            self.end_all(reason)
+
+    def end_all(self, reason: str) -> None:
+        """Nobody who waits is left without an answer."""
+        self.proposals.leadership_lost(reason)
+        self.proposals.call_back()
+        self.reads.end_all(ReadFailure.STOPPED)
+        self.reads.call_back()
 
     def propose(self, entry: bytes, callback: ProposalCallback) -> None:
         refusal = None

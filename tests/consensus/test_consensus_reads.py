@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from consensus_world import World, command
 
-from cluster.consensus import ReadError, ReadFailure, Role
+from cluster.consensus import Outcome, ReadError, ReadFailure, Role
 from cluster.consensus.wire import (
     HigherTerm,
     ReadAnswer,
@@ -355,12 +355,18 @@ def test_waiting_reads_are_bounded(make: MakeWorld) -> None:
     assert len(world.core.reads) == limit
 
 
-def test_a_node_that_fails_ends_its_reads(make: MakeWorld) -> None:
+def test_a_node_that_fails_leaves_nobody_without_an_answer(make: MakeWorld) -> None:
     world = make()
     lead(world, "b:1", "c:1")
     reads = [Reader(world), Reader(world)]
+    ended: list[tuple[Outcome, object]] = []
+    world.core.propose(b"in the log", lambda outcome, why: ended.append((outcome, why)))
+    world.run()
+    world.core.intake_open = False
+    world.core.propose(b"queued", lambda outcome, why: ended.append((outcome, why)))
     world.core.fail("the disk broke")
     assert [read.reason for read in reads] == [ReadFailure.STOPPED] * 2
+    assert ended == [(Outcome.UNKNOWN, "the disk broke"), (Outcome.REFUSED, "the disk broke")]
 
 
 def test_a_callback_that_raises_hurts_nobody(make: MakeWorld) -> None:

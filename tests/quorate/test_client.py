@@ -123,7 +123,7 @@ async def test_patience_has_an_end(fake: FakeCluster) -> None:
 
 async def test_what_must_not_be_done_twice_is_not_repeated(fake: FakeCluster) -> None:
     async with Client(fake.urls, retry_seconds=5) as client:
-        fake.refuse = [(503, "outcome_unknown")]
+        fake.refuse = [(504, "outcome_unknown")]
         with pytest.raises(Unavailable) as caught:
             await client.transport.json("POST", "/v1/jobs/1/clone", replayable=False)
     assert caught.value.code == "outcome_unknown"
