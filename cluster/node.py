@@ -31,7 +31,13 @@ from cluster.actors.timekeeper import Timekeeper
 from cluster.actors.waiters import Waiters
 from cluster.api.app import build_app
 from cluster.clock import Clock, SystemClock
-from cluster.consensus import ConsensusConfig, ConsensusStartError, TlsFiles, TransferError
+from cluster.consensus import (
+    ConsensusConfig,
+    ConsensusStartError,
+    TlsFiles,
+    TransferError,
+    check_tls,
+)
 from cluster.history import History
 from cluster.projections.metrics import Metrics
 from cluster.projections.ready import ReadyQueues
@@ -212,6 +218,12 @@ class Node:
         # Before anything is written: who starts a node by mistake shall not find a data folder.
         _require_free(self.settings.listen, "listen")
         _require_free(self.settings.http, "http")
+        config = self._consensus_config()
+        try:
+            if config.tls is not None:
+                check_tls(config.tls, config.node_id)
+        except ConsensusStartError as error:
+            raise NodeStartError(str(error)) from error
         try:
             self.settings.data.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -22,6 +22,7 @@ from .interface import (
     TlsFiles,
     TransferError,
 )
+from .tls import check_tls
 
 __all__ = [
     "Consensus",
@@ -40,4 +41,5 @@ __all__ = [
     "SnapshotError",
     "TlsFiles",
     "TransferError",
+    "check_tls",
 ]

@@ -59,6 +59,11 @@ def reason_of(error: BaseException) -> str:
     return "handshake_timeout" if isinstance(error, TimeoutError) else "connection_lost"
 
 
+def check_tls(files: TlsFiles, node_id: str) -> None:
+    """Raises ConsensusStartError, before anything else of a start has left a trace."""
+    Certificates(files, node_id)
+
+
 class Certificates:
     """The contexts for both directions, checked as a whole before they are used."""
 
