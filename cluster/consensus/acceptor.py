@@ -30,7 +30,8 @@ class Acceptor:
     election: Election
     guards: Guards
     counters: Counters
-    leader_commit: int = 0  # the highest index that a leader called committed, here or not
+    leader_commit: int = 0  # the highest index that this term's leader called committed
+    leader_commit_term: int = 0
 
     def on_append(self, peer: str, message: Append, blob: bytes) -> None:
         if not self._is_from_leader(peer, message.term):
@@ -39,7 +40,7 @@ class Acceptor:
         if not entries_are_sound(message, entries):
             self.counters.dropped["unsound_entries"] += 1
             return
-        self.leader_commit = max(self.leader_commit, message.commit_index)
+        self._note_commit(message.term, message.commit_index)
         plan = self._plan(message, entries)
         if plan.fatal is not None:
             raise FatalError(plan.fatal)
@@ -59,13 +60,19 @@ class Acceptor:
         """A chunk is a heartbeat; whether its content is wanted is decided elsewhere."""
         if not self._is_from_leader(peer, message.term):
             return False
-        self.leader_commit = max(self.leader_commit, message.index)
+        self._note_commit(message.term, message.index)
         end = AppendPlan(self.journal.last_index, self.journal.last_term, [])
         commit = self.engine.commit_index()
         if not self.guards.on("a1_chunk_commit"):
             commit = message.index  # what the library does: commit without a match
         self._pass_on(peer, message.term, end, commit, bounded=False)
         return True
+
+    def _note_commit(self, term: int, index: int) -> None:
+        """The next leader is believed anew: a wrong claim must not outlive the one who made it."""
+        if term > self.leader_commit_term:
+            self.leader_commit_term, self.leader_commit = term, 0
+        self.leader_commit = max(self.leader_commit, index)
 
     def _is_from_leader(self, peer: str, term: int) -> bool:
         engine = self.engine

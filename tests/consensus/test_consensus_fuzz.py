@@ -334,6 +334,18 @@ def test_after_an_absurd_term_elections_still_work(tmp_path: Path) -> None:
         assert world.engine.term() == 3
 
 
+def test_a_commit_index_out_of_the_air_is_forgotten_with_its_leader(tmp_path: Path) -> None:
+    """Else one slip of one leader would keep a follower "not caught up" for ever."""
+    with pytest.MonkeyPatch.context() as patch:
+        world = World(patch, tmp_path, PEERS, entries=list(BASE), term=2)
+        world.connect(*PEERS)
+        world.receive("b:1", Append(3, 1, NUMBER_MAX, 4, 2, 0))
+        assert world.core.known_commit_index() == NUMBER_MAX
+        assert world.engine.commit_index() == 4  # what matched, not what was claimed
+        world.receive("c:1", Append(4, 1, 4, 4, 2, 0))
+        assert world.core.known_commit_index() == 4
+
+
 @pytest.mark.parametrize(
     ("message", "blob_bytes"),
     [
