@@ -86,6 +86,11 @@ class Probe:
         """What the peer has acknowledged; the leader's own disk may lag behind it."""
         return self.core.replicator.acked(peer)
 
+    @property
+    def waiting(self) -> int:
+        """Proposals taken and not ended."""
+        return len(self.core.proposals)
+
     # Trouble -------------------------------------------------------------------------------
 
     def errors(self) -> dict[str, int]:

@@ -60,7 +60,6 @@ class Users:
         self._proposals: list[Proposal] = []
         self._reads: dict[str, list[Operation]] = {key: [] for key in KEYS}
         self._to_verify: list[Proposal] = []
-        self._pending: dict[str, int] = {}
         self._events = 0
         self._epoch = 0  # of the machine, after all that is committed
         self.stopped = False
@@ -102,7 +101,6 @@ class Users:
                 proposal.key, SPEC, mark, "", 1000, NEVER_MS, replace=kind != "insert"
             )
             commands = [_raw(put)]
-        self._pending[life.id] = self._pending.get(life.id, 0) + 1
 
         def ended(outcome: Outcome, results: Any) -> None:
             self._ended(proposal, outcome, results)
@@ -111,7 +109,6 @@ class Users:
 
     def _ended(self, proposal: Proposal, outcome: Outcome, results: Any) -> None:
         proposal.ends += 1
-        self._pending[proposal.life.id] -= 1
         if proposal.ends > 1:
             self._world.fail(f"proposal {proposal.number} ended {proposal.ends} times")
         proposal.outcome, proposal.returned = outcome, self._now()
@@ -149,13 +146,14 @@ class Users:
                 self._world.fail(f"proposal {proposal.number} was refused, and is committed")
         self._to_verify.clear()
 
-    def pending(self, node_id: str) -> int:
-        return self._pending.get(node_id, 0)
-
     def unresolved(self) -> list[int]:
         return [proposal.number for proposal in self._proposals if proposal.ends != 1]
 
     # Reads ---------------------------------------------------------------------------------
+
+    def read_aside(self, life: Life, key: str) -> None:
+        """A read that nobody waits for."""
+        self._world.adopt(self.read(life, key))
 
     def read(self, life: Life, key: str) -> asyncio.Task[None]:
         return self._world.loop.create_task(self._read(life, key), context=life.context)

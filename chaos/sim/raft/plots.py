@@ -1,0 +1,271 @@
+"""Faults in a certain order: schedules that chance alone would need many years to hit upon.
+
+Each is a known way to lose or fork acknowledged writes, or to lock a cluster up, if the guard that
+stands against it is missing. They run beside the random faults, which vary them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from chaos.sim.raft.clients import KEYS
+
+if TYPE_CHECKING:
+    from chaos.sim.raft.node import Life, Machine
+    from chaos.sim.raft.world import World
+
+PATIENCE_S = 3.0
+MEMBERS_FOR_TWO_SIDES = 5
+
+
+class GiveUp(Exception):
+    """The cluster is not in the state that the plot needs; the next one may fare better."""
+
+
+class Plots:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.rng = world.rng
+        self.fabric = world.fabric
+        self.nemesis = world.nemesis
+        self.all = (
+            self.deposed_leader,
+            self.stalled_acks,
+            self.die_after_ack,
+            self.lost_acks,
+            self.old_snapshot,
+            self.quorum_installs,
+            self.torn_stream,
+            self.split_term,
+            self.crowded_journal,
+        )
+
+    async def tell(self, count: int) -> None:
+        for _ in range(count):
+            plot = self.rng.choice(self.all)
+            self.world.trace(f"plot {plot.__name__}")
+            try:
+                await plot()
+            except GiveUp:
+                self.world.trace("the plot is given up")
+            await asyncio.sleep(self.rng.uniform(0.0, 0.5))
+
+    # Building blocks -----------------------------------------------------------------------
+
+    async def until(self, condition: Callable[[], object], seconds: float = PATIENCE_S) -> None:
+        end = self.world.loop.time() + seconds
+        while not condition():
+            if self.world.loop.time() > end or self.nemesis.stopped:
+                raise GiveUp
+            await asyncio.sleep(0.005)
+
+    async def leader(self, *, but: Machine | None = None, after: int = 0) -> Life:
+        """A node that leads a term above `after`, once there is one."""
+        found: list[Life] = []
+
+        def look() -> bool:
+            found[:] = [
+                life
+                for life in self.world.lives()
+                if life.node is not but and life.raft.is_leader and life.raft.epoch > after
+            ]
+            return bool(found)
+
+        await self.until(look)
+        return max(found, key=lambda life: life.raft.epoch)
+
+    def others(self, *but: Machine) -> list[Machine]:
+        left = [one for one in self.world.machines.values() if one not in but]
+        self.rng.shuffle(left)
+        return left
+
+    def sever(self, machine: Machine, rest: list[Machine], seconds: float) -> None:
+        """Nothing passes between one and the others until `seconds` have passed."""
+        for other in rest:
+            self.nemesis.cut(machine.id, other.id, seconds, seconds)
+            self.nemesis.cut(other.id, machine.id, seconds, seconds)
+
+    async def commit(self, life: Life, count: int) -> None:
+        before = self.world.users.applied
+        self.world.users.flood(life, count)
+        await self.until(lambda: life.is_over or self.world.users.applied >= before + count // 2)
+
+    async def snapshot(self, life: Life) -> None:
+        self.nemesis.snapshot_at(life)
+        await asyncio.sleep(self.rng.uniform(0.02, 0.1))
+
+    def need(self, members: int) -> None:
+        if len(self.world.machines) < members:
+            raise GiveUp
+
+    # Plots ---------------------------------------------------------------------------------
+
+    async def deposed_leader(self) -> None:
+        """A1, A5, A10: a cut-off leader keeps a tail nobody has; its successor commits other
+        entries, compacts, and streams a snapshot to it when it comes back."""
+        self.need(3)
+        old = await self.leader()
+        self.sever(old.node, self.others(old.node), self.rng.uniform(1.5, 2.5))
+        self.world.users.flood(old, self.rng.choice((1, 5, 30)))
+        new = await self.leader(but=old.node, after=old.raft.epoch)
+        key = self.rng.choice(KEYS)
+        for _ in range(3):
+            self.world.users.propose(new, key, ("put",))
+            await asyncio.sleep(0.03)
+            self.world.users.read_aside(old, key)
+        await self.commit(new, self.rng.choice((10, 40, 120)))
+        await self.snapshot(new)
+        await self.until(lambda: not self.fabric.cuts)
+        for _ in range(self.rng.choice((0, 0, 4))):
+            await asyncio.sleep(self.rng.uniform(0.0, 0.06))
+            self.fabric.reset_between(old.id, new.id)
+
+    async def stalled_acks(self) -> None:
+        """A4: an acknowledgement crosses two terms, and counts for entries that are long gone."""
+        self.need(MEMBERS_FOR_TWO_SIDES)
+        old = await self.leader()
+        friend, *rest = self.others(old.node)
+        term = old.raft.epoch
+        self.fabric.cut(friend.id, old.id)  # what the friend says waits in the pipe
+        try:
+            for other in rest:
+                self.sever(other, [old.node, friend], 1.6)
+            self.world.users.flood(old, self.rng.choice((4, 12)))
+            await asyncio.sleep(0.05)
+            new = await self.leader(but=old.node, after=term)
+            await self.commit(new, 2)
+            await self.until(
+                lambda: (
+                    not any(
+                        old.id in pair[1:]
+                        for pair in self.fabric.cuts
+                        if pair != (friend.id, old.id)
+                    )
+                )
+            )
+            await asyncio.sleep(0.2)
+            self.fabric.cut(old.id, friend.id)
+            try:
+                self.nemesis.spawn(new, new.consensus.transfer_leadership(old.id, 1000))
+                again = await self.leader(after=new.raft.epoch)
+                self.world.users.flood(again, 20)
+                await asyncio.sleep(0.03)
+                self.fabric.heal(friend.id, old.id)
+                await asyncio.sleep(0.1)
+                self.fabric.cut(friend.id, old.id)
+            finally:
+                self.fabric.heal(old.id, friend.id)
+        finally:
+            self.fabric.heal(friend.id, old.id)
+
+    async def die_after_ack(self) -> None:
+        """A2, A3, B1: many batches are in flight; right after an answer its giver is gone."""
+        leader = await self.leader()
+        down = leader.node.power_off if self.rng.random() < 0.5 else leader.node.kill
+        self.world.users.on_applied.append(down)
+        for _ in range(self.rng.randint(1, 4)):
+            self.world.users.flood(leader, self.rng.choice((3, 20, 60)))
+            await asyncio.sleep(self.rng.uniform(0.0, 0.005))
+        await asyncio.sleep(self.rng.uniform(0.05, 0.6))
+        leader.node.start()
+
+    async def lost_acks(self) -> None:
+        """A2, A3: a follower has, and has said so, what its leader believes to be missing."""
+        self.need(3)
+        leader = await self.leader()
+        follower = self.others(leader.node)[0]
+        self.nemesis.cut(follower.id, leader.id, 0.2, 0.2)
+        for _ in range(self.rng.randint(2, 6)):
+            self.world.users.flood(leader, self.rng.randint(1, 20))
+            await asyncio.sleep(self.rng.uniform(0.0, 0.03))
+        self.fabric.reset_between(follower.id, leader.id)
+        await asyncio.sleep(0.3)
+        self.world.users.flood(leader, 5)
+
+    async def _lag(self, leader: Life, follower: Machine, seconds: float) -> None:
+        """Leaves a follower so far behind that it needs a snapshot."""
+        self.sever(follower, self.others(follower), seconds)
+        await self.commit(leader, self.rng.choice((20, 60)))
+        await self.snapshot(leader)
+        await self.commit(leader, 8)
+
+    async def old_snapshot(self) -> None:
+        """A5: while a received snapshot is still being checked, a leader with a longer tail sends
+        the log itself; then the snapshot is old."""
+        self.need(3)
+        leader = await self.leader()
+        follower, other, *_ = self.others(leader.node)
+        follower.pace.call_s = (0.5, 1.2)
+        await self._lag(leader, follower, 0.4)
+        await self.until(lambda: not self.fabric.cuts)
+        await asyncio.sleep(self.rng.uniform(0.1, 0.4))
+        self.nemesis.spawn(leader, leader.consensus.transfer_leadership(other.id, 500))
+        new = await self.leader(but=leader.node)
+        await self.commit(new, 10)
+        await asyncio.sleep(1.0)
+        follower.pace.call_s = (0.0005, 0.01)
+
+    async def quorum_installs(self) -> None:
+        """C4: the majority needs a follower that is busy installing a snapshot."""
+        self.need(3)
+        leader = await self.leader()
+        follower, *rest = self.others(leader.node)
+        follower.pace.call_s = (1.2, 1.5)
+        await self._lag(leader, follower, 0.4)
+        term = leader.raft.epoch
+        for machine in rest[: len(self.world.machines) // 2]:
+            machine.kill()
+        await asyncio.sleep(2.2)
+        follower.pace.call_s = (0.0005, 0.01)
+        if self.world.is_calm and not leader.is_over and leader.raft.epoch != term:
+            self.world.fail(f"{leader.id} lost its leadership while a follower installed")
+        for machine in rest:
+            machine.start()
+
+    async def torn_stream(self) -> None:
+        """B13, C5: the link breaks again and again while a snapshot comes over it, and newer
+        snapshots replace the one that is sent."""
+        self.need(3)
+        leader = await self.leader()
+        follower = self.others(leader.node)[0]
+        await self._lag(leader, follower, 0.3)
+        await self.until(lambda: not self.fabric.cuts)
+        for _ in range(self.rng.randint(2, 8)):
+            await asyncio.sleep(self.rng.uniform(0.0, 0.05))
+            if self.rng.random() < 0.3:
+                await self.commit(leader, 4)
+                await self.snapshot(leader)
+            else:
+                self.fabric.reset_between(leader.id, follower.id)
+
+    async def split_term(self) -> None:
+        """C3: two nodes reach a new term, and nobody leads it; the others go on in the old one."""
+        self.need(MEMBERS_FOR_TWO_SIDES)
+        leader = await self.leader()
+        first, second, third, _ = self.others(leader.node)
+        for machine in (first, second):
+            self.sever(machine, [leader.node, *self.others(leader.node, first, second)], 1.5)
+        self.fabric.heal(first.id, third.id)
+        self.fabric.heal(third.id, first.id)
+        try:
+            await asyncio.sleep(self.rng.uniform(0.3, 0.8))
+        finally:
+            self.fabric.cut(first.id, third.id)
+            self.fabric.cut(third.id, first.id)
+        await asyncio.sleep(1.0)
+
+    async def crowded_journal(self) -> None:
+        """B1, B7, A9: power goes at any moment of a busy journal, also while it rolls over."""
+        leader = await self.leader()
+        for machine in self.world.machines.values():
+            machine.pace.fsync_s = self.rng.choice(((0.0002, 0.002), (0.01, 0.06)))
+        for _ in range(self.rng.randint(1, 5)):
+            self.world.users.flood(leader, self.rng.randint(1, 40))
+            await asyncio.sleep(self.rng.uniform(0.0, 0.02))
+        await asyncio.sleep(self.rng.uniform(0.0, 0.03))
+        for machine in self.others()[: self.rng.choice((1, 2, len(self.world.machines)))]:
+            machine.power_off()
+            self.nemesis.later(0.02, 0.8, machine.start)
+        await asyncio.sleep(0.5)
