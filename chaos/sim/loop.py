@@ -46,11 +46,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """Starts at time 0.0; callbacks and timers keep asyncio's own order, so runs repeat."""
 
     def __init__(self) -> None:
-        self._jumping = _JumpingSelector()
-        super().__init__(self._jumping)
+        self.jumping = _JumpingSelector()
+        super().__init__(self.jumping)
 
     def time(self) -> float:
-        return self._jumping.now_s
+        return self.jumping.now_s
 
 
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:

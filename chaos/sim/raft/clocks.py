@@ -6,7 +6,7 @@ import asyncio
 from random import Random
 
 from chaos.sim.clock import EPOCH_MS
-from chaos.sim.raft.loop import BEING
+from chaos.sim.raft.loop import BEING, NodeLoop
 
 
 class NodeClock:
@@ -15,12 +15,13 @@ class NodeClock:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, rng: Random) -> None:
         self._loop = loop
-        self._rate = 1.0 + rng.choice((0.0, 0.0, rng.uniform(-0.03, 0.03)))
-        self._began_s = rng.uniform(10, 100_000)
+        self.rate = 1.0 + rng.choice((0.0, 0.0, rng.uniform(-0.03, 0.03)))
         self._wall_offset_ms = rng.choice((0, 0, rng.randint(-5_000, 5_000)))
 
+        self.began_s = rng.uniform(10, 100_000)
+
     def monotonic(self) -> float:
-        return self._began_s + self._loop.time() * self._rate
+        return self.began_s + self._loop.time() * self.rate
 
     def now_ms(self) -> int:
         return EPOCH_MS + round(self._loop.time() * 1000) + self._wall_offset_ms
@@ -35,14 +36,19 @@ class NodeClock:
 class SimSurroundings:
     """`pin.Surroundings` of all nodes at once: each reads its own clock, all share one chance."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, rng: Random) -> None:
+    def __init__(self, loop: NodeLoop, rng: Random) -> None:
         self._loop = loop
+        self._jumping = loop.jumping
         self.random = rng.random
         self._rng = rng
 
     def monotonic(self) -> float:
+        """Read very often, hence without a call more than needed."""
         being = BEING.get()
-        return self._loop.time() if being is None else being.monotonic()
+        if being is None:
+            return self._loop.time()
+        clock = being.clock
+        return clock.began_s + self._jumping.now_s * clock.rate
 
     def token(self, count: int) -> bytes:
         return self._rng.randbytes(count)

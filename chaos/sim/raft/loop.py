@@ -15,6 +15,13 @@ from typing import Any, Protocol
 from chaos.sim.loop import VirtualLoop
 
 
+class Clock(Protocol):
+    """Shows `began_s + now_s * rate`."""
+
+    began_s: float
+    rate: float
+
+
 class Being(Protocol):
     """What callbacks belong to: one node from its start to its end."""
 
@@ -23,7 +30,9 @@ class Being(Protocol):
     def moved(self) -> None:
         """A callback ran."""
 
-    def monotonic(self) -> float: ...
+    @property
+    def clock(self) -> Clock:
+        """The clock of the machine it runs on."""
 
 
 BEING: ContextVar[Being | None] = ContextVar("being", default=None)

@@ -24,7 +24,7 @@ from cluster.raft_state import RaftState
 if TYPE_CHECKING:
     from chaos.sim.raft.world import World
 
-TIMER_S = (0.005, 0.01, 0.02)
+TIMER_S = (0.01, 0.02, 0.04)
 
 
 class Machine:
@@ -90,6 +90,7 @@ class Life:
     def __init__(self, machine: Machine) -> None:
         self.node = machine
         self.id = machine.id
+        self.clock = machine.clock
         self.frozen: list[asyncio.Handle] | None = None
         self.is_over = False
         self.is_started = False
@@ -135,9 +136,6 @@ class Life:
         if self.probe is None:
             self.probe = Probe.into(self.consensus)
         self.node.world.moved(self)
-
-    def monotonic(self) -> float:
-        return self.node.clock.monotonic()
 
     # What happens inside -----------------------------------------------------------------------
 
