@@ -27,6 +27,7 @@ logger = logging.getLogger("quorate.consensus.snapshotter")
 RETRY_AFTER_S = 10.0
 LEADER_SHARE = 1.5  # the leader waits longer, so that followers snapshot first and not all at once
 LOG_BYTES_FACTOR = 4  # a transfer may hold back the trimming of the log up to so many limits
+REPLAYED_SHARE = 8  # what waits to be applied is at most this part of what a snapshot would cover
 
 
 class Snapshotter:
@@ -65,8 +66,17 @@ class Snapshotter:
         limit: float = max(self._core.config.snapshot_journal_bytes, self._newest_bytes // 2)
         if self._core.engine.is_leader():
             limit *= LEADER_SHARE
-        if self._core.journal.grown_bytes >= limit:
+        if self._core.journal.grown_bytes >= limit and self._has_replayed():
             self._start()
+
+    def _has_replayed(self) -> bool:
+        """Most of the log behind the last snapshot is applied: one taken early in a replay covers
+        next to nothing, and the next restart would replay as much again, and more every time."""
+        core = self._core
+        applied = core.engine.applied_index()
+        before = self.newest.index if self.newest is not None else 1
+        waiting = core.journal.last_index - applied
+        return waiting * REPLAYED_SHARE <= applied - before
 
     async def take(self) -> int:
         """Takes one now (after a running one) and returns its index; SnapshotError says why not."""
