@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 WRITE_HIGH_BYTES = 4 << 20
 WRITE_DROP_BYTES = 96 << 20  # a peer that lets so much pile up is cut off
+UNACKNOWLEDGED_MAX_MS = 2000
 JOIN_BYTES = 16 << 10  # small frames are joined into one write
 
 
@@ -87,18 +88,24 @@ class Link(asyncio.Protocol):
             if self.dialed is not None and self.dialed not in self.certified:
                 self.close("wrong_certificate")
                 return
+        self._tune()
         if self._deadline is None:
-            self._no_delay()
             self.expect_handshake()
         greeting = self.handshake.begin()
         if greeting:
             self._transport.write(greeting)
 
-    def _no_delay(self) -> None:
+    def _tune(self) -> None:
+        """No delay for small frames, and no long faith in a wire that does not acknowledge: after a
+        cut TCP would back off for longer than the cut lasted, a new connection is there at once.
+        A peer that only sleeps is not meant: its kernel acknowledges."""
         assert self._transport is not None
         sock = self._transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if sock is None:
+            return
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MAX_MS)
 
     def data_received(self, data: bytes) -> None:
         self.last_read = self._mesh.clock()

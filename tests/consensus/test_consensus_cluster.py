@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -336,3 +337,16 @@ async def test_garbage_from_a_stranger_ends_only_its_own_connection(tmp_path: Pa
         writer.close()
         assert dropped(node, "bad_greeting") == 1
         await cluster.commit(b"one")
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux only")
+async def test_a_connection_over_a_dead_wire_is_given_up_within_seconds(tmp_path: Path) -> None:
+    """Else a node that was cut off for some seconds stays away for as long again: TCP backs off."""
+    async with running(tmp_path, 2) as cluster:
+        await cluster.leader()
+        for node in cluster.nodes:
+            assert node.consensus._mesh is not None
+            for link in node.consensus._mesh._links.values():
+                assert link._transport is not None
+                sock = link._transport.get_extra_info("socket")
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2000
