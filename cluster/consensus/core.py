@@ -88,6 +88,7 @@ class Core:
         self.guards = Guards(config.disabled_guards)
         self.halted = False
         self.intake_open = True
+        self.handing_over = False
         self._machine = machine
         self._wake = wake
         self._on_role = on_role

@@ -35,7 +35,9 @@ class Election:
         self._won = False
         self._asked_to_lead = False  # a transfer: campaign without pre-vote
         self._is_transfer = False  # the running campaign says so in its requests
+        self._asked_in = 0  # the term in which the running round of pre-votes began
         self._promised: tuple[str, int] = ("", 0)
+        self._promised_at = -math.inf
         self._votes: set[tuple[int, str]] = set()
 
     # What the driver tells -----------------------------------------------------------------
@@ -54,6 +56,10 @@ class Election:
         if self._naps < NAPS_MAX:  # on a machine that stutters all the time somebody must campaign
             self._naps += 1
             self._engine.rearm()
+            # Nor is what was granted before: a vote asked for with that would depose whoever was
+            # elected, or simply went on, while this node slept.
+            self._granted.clear()
+            self._won = False
 
     def peer_lost(self, peer: str) -> None:
         """The leader's connection closed: most likely its process died, so look for a new one."""
@@ -98,6 +104,7 @@ class Election:
 
     def _ask_around(self) -> None:
         self._round += 1
+        self._asked_in = self._engine.term()
         self._granted = {self._config.node_id}
         self._counters.prevotes_started += 1
         question = PreVote(
@@ -119,6 +126,7 @@ class Election:
         )
         if granted:
             self._promised = (peer, message.term)
+            self._promised_at = now()
             self._make_way(abandon=bool(rival))
         self._outbox.say(peer, PreVoteReply(term, message.round, granted))
 
@@ -142,8 +150,8 @@ class Election:
             return
         if engine.is_leader() or message.round != self._round or not message.granted:
             return
-        if not self._granted:
-            return  # a leader was heard since, or the round is already won
+        if not self._granted or self._asked_in != engine.term():
+            return  # a leader was heard since, the round is already won, or the question is stale
         self._granted.add(peer)
         if len(self._granted) >= self._quorum:
             self._granted.clear()  # late answers must not start a second campaign
@@ -167,7 +175,9 @@ class Election:
             engine.set_deadline(min(engine.deadline(), now() + self._grace()))
         # Whoever was granted the pre-vote gets the vote, even if the old leader woke up meanwhile:
         # its term is over anyway, and refusing now would only leave the cluster without a leader.
-        promised = self._promised == (peer, message.term)
+        # A promise is for the campaign that follows at once, not for one that got stuck on its way.
+        fresh = now() - self._promised_at < self._config.election_max_ms / 1000
+        promised = fresh and self._promised == (peer, message.term)
         sticky = self._guards.on("c2_stickiness") and self.is_sticky() and not promised
         if message.term > engine.term() and sticky and not message.transfer:
             self._counters.dropped["sticky_vote"] += 1

@@ -147,6 +147,46 @@ def test_a_node_that_slept_does_not_campaign(make: MakeWorld) -> None:
     assert world.core.counters.stall_max_ms >= 3000
 
 
+def test_a_promise_is_not_kept_for_ever(make: MakeWorld) -> None:
+    """The vote request of a campaign of long ago, out of a stalled connection, while b leads on."""
+    world = make(entries=BASE, term=1)
+    world.connect("b:1", "c:1")
+    assert world.receive("c:1", PreVote(2, 9, 1, 1)) == [PreVoteReply(1, 1, True)]
+    for turn in range(14):
+        world.append("b:1", 1, (2, 1), seq=turn + 1)
+        world.pass_time(0.05)
+    assert world.receive("c:1", RequestVote(2, 9, 1, False)) == []
+    assert world.engine.term() == 1
+
+
+def test_grants_from_before_a_sleep_win_nothing(make: MakeWorld) -> None:
+    """They are read first when the node wakes up, before the heartbeats of the leader it missed."""
+    world = make(entries=BASE, term=1)
+    world.connect("b:1", "c:1")
+    world.pass_time(0.7)
+    question = next(m for _, m, _ in reversed(world.network.sent) if isinstance(m, PreVote))
+    world.now += 3.0
+    world.receive("c:1", PreVoteReply(1, question.round, True))
+    assert world.engine.term() == 1
+    assert world.core.counters.elections_started == 0
+    world.append("b:1", 1, (2, 1))
+    assert world.engine.leader() == "b:1"
+
+
+def test_grants_for_another_term_win_nothing(make: MakeWorld) -> None:
+    """The question was for term 2; whoever granted that did not say yes to term 9."""
+    peers = ("b:1", "c:1", "d:1", "e:1")
+    world = make(peers=peers, entries=BASE, term=1)
+    world.connect(*peers)
+    world.pass_time(0.7)
+    question = next(m for _, m, _ in reversed(world.network.sent) if isinstance(m, PreVote))
+    world.receive("b:1", PreVoteReply(1, question.round, True))
+    world.receive("c:1", PreVoteReply(8, question.round, False))
+    world.receive("d:1", PreVoteReply(1, question.round, True))
+    assert world.engine.term() == 8
+    assert world.core.counters.elections_started == 0
+
+
 @pytest.mark.parametrize("ahead", [("b:1", "c:1"), ("b:1",)])
 def test_a_leader_whose_disk_hangs_makes_way(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ahead: tuple[str, ...]

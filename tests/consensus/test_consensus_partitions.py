@@ -214,3 +214,40 @@ def test_a_restarted_voter_does_not_help_against_a_leader_it_forgot(make: MakeNe
     net.restart("b")
     net.pass_time(2)
     assert (leaders(net), a.term) == ([a], term)
+
+
+def test_a_star_of_five_is_led_by_its_centre(make: MakeNet) -> None:
+    """Only c reaches everybody. The leaves keep asking it, and must not keep it from asking."""
+    net = make(5)
+    a = net.elect("a")
+    net.pass_time(0.2)
+    for one in "abde":
+        for other in "abde":
+            if one < other:
+                net.hold(one + other, other + one)
+    net.pass_time(10)
+    assert a.role is not Role.LEADER
+    assert leaders(net) == [net["c"]]
+    term = net["c"].term
+    net.pass_time(10)
+    assert (leaders(net), net["c"].term) == ([net["c"]], term)
+    net.heal()
+    net.pass_time(2)
+    assert (leaders(net), net["c"].term) == ([net["c"]], term)
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_links_that_come_and_go_around_followers_change_nothing(make: MakeNet, count: int) -> None:
+    """Reset by reset, each follower loses the leader now and then; never a majority at once."""
+    net = make(count)
+    a = net.elect("a")
+    net.pass_time(0.2)
+    term = a.term
+    others = [x for x in "abcde"[:count] if x != "a"]
+    for turn in range(40):
+        victim = f"{others[turn % len(others)]}:1"
+        net.disconnect("a:1", victim)
+        net.pass_time(0.12)
+        net.connect("a:1", victim)
+        net.pass_time(0.08)
+    assert (leaders(net), a.term) == ([a], term)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import ast
 import asyncio
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from consensus_helpers import until
 from consensus_world import World, command
 
 from cluster.consensus import Outcome, Role, TransferError
@@ -23,7 +24,7 @@ from cluster.consensus.journal import Journal
 from cluster.consensus.proposals import Proposals
 from cluster.consensus.recovery import Recovered
 from cluster.consensus.replicator import WINDOW_MESSAGES
-from cluster.consensus.transfer import transfer_leadership
+from cluster.consensus.transfer import choose, transfer_leadership
 from cluster.consensus.wire import Append, AppendReply, HigherTerm, SnapshotReply, TimeoutNow
 from cluster.settings import Settings
 
@@ -307,6 +308,54 @@ async def test_c11_a_transfer_that_fails_resumes_the_intake(make: MakeWorld) -> 
     before = world.journal.last_index
     proposing(world, b"x")
     assert world.journal.last_index == before + 1
+
+
+async def test_a_target_that_does_nothing_holds_the_intake_for_one_election_timeout(
+    make: MakeWorld,
+) -> None:
+    world = make()
+    world.core.config = replace(world.core.config, election_max_ms=40)
+    world.win_election("b:1")
+    world.acknowledge("b:1", world.journal.last_index)
+    with pytest.raises(TransferError, match="did not take over when it was told"):
+        await transfer_leadership(world.core, world.run, "b:1", 60_000)
+    assert TimeoutNow(1) in world.sent_to("b:1")
+    assert world.core.intake_open
+    again = asyncio.create_task(transfer_leadership(world.core, world.run, "b:1", 60_000))
+    await asyncio.sleep(0)
+    again.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await again
+    assert world.core.intake_open and not world.core.handing_over
+
+
+async def test_the_intake_stays_open_for_a_target_that_is_far_behind(make: MakeWorld) -> None:
+    world = make()
+    world.win_election("b:1", "c:1")
+    for number in range(300):
+        proposing(world, b"%d" % number)
+    world.acknowledge("c:1", world.journal.last_index)
+    task = asyncio.create_task(transfer_leadership(world.core, world.run, "b:1", 60_000))
+    await asyncio.sleep(0.02)  # it looks again and again, and nothing changes
+    assert world.core.intake_open
+    with pytest.raises(TransferError, match="already running"):
+        await transfer_leadership(world.core, world.run, "c:1", 60_000)
+    world.acknowledge("b:1", world.journal.last_index - 10)
+    await until(lambda: not world.core.intake_open)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_leadership_goes_to_a_member_that_answers(make: MakeWorld) -> None:
+    """A paused process is connected still, and level with all others in an idle cluster."""
+    world = make()
+    world.win_election("b:1", "c:1")
+    for peer in ("b:1", "c:1"):
+        world.acknowledge(peer, world.journal.last_index)
+    world.pass_time(0.4)
+    world.acknowledge("c:1", world.journal.last_index)
+    assert choose(world.core, None) == "c:1"
 
 
 # The rules without a world ----------------------------------------------------------------------
