@@ -160,6 +160,10 @@ class MemoryStorage:
         self._open.clear()
         self._locks.clear()
 
+    def revive(self) -> None:
+        """Undoes a pulled plug: only the process died, the machine did not."""
+        self._is_dead = False
+
     def flip_bit(self, path: Path, position: int, bit: int) -> None:
         """Damage at rest, in what is seen and in what is durable."""
         file = self._file(path)

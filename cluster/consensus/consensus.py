@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 from .core import Core
 from .counters import Counters
-from .disk import Batch, SegmentFiles
 from .folder import DataFolder, cluster_id_of, cluster_key
 from .guards import Guards
 from .host import Host, HostDisk, HostNetwork, RealHost
@@ -33,7 +32,8 @@ from .interface import (
 )
 from .journal import Journal
 from .listener import split_address
-from .recovery import FIX, Recovered, read_journal, settle
+from .recovery import Recovered, read_journal, settle
+from .segments import Batch, SegmentFiles
 from .snapfile import SnapshotFile
 from .snapreceive import Arrived, SnapshotReceiver
 from .snapshotter import Snapshotter
@@ -125,11 +125,7 @@ class Consensus:
         def read() -> tuple[Recovered, SnapshotFile | None]:
             found = read_journal(storage, folder.journal, cluster_id)
             snapshot = choose_snapshot(store, found, guards)
-            if snapshot is not None and not found.segments:
-                # Entries, term and vote of after the snapshot are gone: not a state to vote from.
-                raise ConsensusStartError(
-                    f"journal {folder.journal} is empty, but {snapshot.path} exists; {FIX}"
-                )
+            folder.check_content(found, snapshot)
             return found, snapshot
 
         found, snapshot = await self._host.offload(read)
@@ -151,6 +147,7 @@ class Consensus:
             config.segment_bytes,
             fsync=config.fsync and guards.on("b1_fsync"),
         )
+        await self._host.offload(lambda: folder.sign(files, journal.opening()))
         self._disk = self._host.open_disk(files, self._on_durable, self._fail)
         journal.attach(self._disk)
         if guards.on("b3_align"):

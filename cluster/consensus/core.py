@@ -13,7 +13,6 @@ from typing import Any
 
 from .acceptor import Acceptor
 from .counters import Counters
-from .disk import Batch
 from .election import Election
 from .engine import Engine
 from .guards import Guards
@@ -37,6 +36,7 @@ from .proposals import Proposals
 from .reads import Reads
 from .replicator import Replicator
 from .sanity import absurdity_of
+from .segments import Batch
 from .snapreceive import Arrived
 from .snapstore import SnapshotStore
 from .wire import (

@@ -1,8 +1,9 @@
 """The one thread that touches the journal's files: gather, write, fdatasync, report.
 
 While one batch is on its way to the platter the next one gathers, so an idle disk adds no delay and
-a busy one shares each fsync (group commit). It knows nothing of terms or guards. Any error is
-final: after a failed fsync the page cache may lie, so nothing is ever retried.
+a busy one shares each fsync (group commit). It knows nothing of terms or guards. A full disk makes
+it wait and try again; any other error is final: after a failed fsync the page cache may lie, so
+nothing is ever retried.
 """
 
 from __future__ import annotations
@@ -12,28 +13,19 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
-from . import records
-from .pin import token
-from .recovery import SUFFIX, Recovered, Segment
-from .storage import Open, Storage
+from .segments import Batch, DiskFullError, SegmentFiles
 
-
-@dataclass
-class Batch:
-    """Journal bytes that become durable together, and where the log stood before them."""
-
-    generation: int
-    last_index: int  # lowered by the journal when a truncation overtakes the write
-    parts: list[bytes]
-    opening: list[bytes] = field(default_factory=list)
+TIDY_EVERY_S = 0.05
 
 
 class Disk(Protocol):
     """What the journal asks of a disk; the simulation brings its own."""
+
+    @property
+    def is_full(self) -> bool:
+        """There is no space beyond what is already taken: nothing large should be written."""
 
     def write(self, batch: Batch) -> None: ...
     def delete_before(self, index: int) -> None: ...
@@ -41,91 +33,52 @@ class Disk(Protocol):
     def close(self) -> None: ...
 
 
-class SegmentFiles:
-    """Appends batches to segment files, rolling to a new file at `segment_bytes`."""
+class GroupCommit:
+    """The steps of the disk thread without the thread: also what a simulated disk runs."""
 
-    def __init__(
-        self,
-        storage: Storage,
-        folder: Path,
-        cluster: bytes,
-        found: Recovered,
-        segment_bytes: int,
-        *,
-        fsync: bool,
-    ) -> None:
-        self._storage = storage
-        self._folder = folder
-        self._cluster = cluster
-        self._segment_bytes = segment_bytes
-        self._fsync = fsync
-        self._segments = list(found.segments)
-        self._next_batch = found.next_batch
-        self._next_segment = found.next_segment
-        self._descriptor = -1
-        self._nonce = b""
-        self.fsyncs = 0
-        self.bytes_written = 0
+    def __init__(self, files: SegmentFiles) -> None:
+        self.files = files
+        self.is_full = False
+        self._last: Batch | None = None
 
-    def append(self, batch: Batch) -> None:
-        """Writes without syncing; a roll makes the previous file durable first."""
-        if self._descriptor < 0 or self._segments[-1].size >= self._segment_bytes:
-            self._roll(batch.opening)
-        self._write(batch.parts)
+    def gather(self, batch: Batch) -> None:
+        self.files.append(batch)
+        self._last = batch
 
-    def sync(self) -> None:
-        if self._fsync and self._descriptor >= 0:
-            self._storage.sync_data(self._descriptor)
-            self.fsyncs += 1
+    def write(self) -> bool:
+        """False when the disk is full: try again later."""
+        try:
+            self.files.write()
+        except DiskFullError:
+            self.is_full = True
+            return False
+        return True
 
-    def size_bytes(self) -> int:
-        return sum(segment.size for segment in self._segments)
+    def sync(self) -> Batch | None:
+        """The last batch that is durable now and was not before."""
+        if not self.write() or self._last is None:
+            return None
+        self.files.sync()
+        last, self._last = self._last, None
+        return last
 
-    def delete_before(self, index: int) -> None:
-        """Removes whole leading files none of whose live entries is above `index`."""
-        removed = False
-        while len(self._segments) > 1 and self._segments[1].base_index <= index:
-            self._storage.remove(self._segments.pop(0).path)
-            removed = True
-        if removed and self._fsync:
-            self._storage.sync_folder(self._folder)
+    def reserve(self) -> None:
+        """Sees to it that the next file will have room, or notices that it will not."""
+        try:
+            self.files.reserve()
+        except DiskFullError:
+            self.is_full = True
+        else:
+            self.is_full = self.files.has_gathered
 
-    def close(self) -> None:
-        if self._descriptor >= 0:
-            self._storage.close(self._descriptor)
-            self._descriptor = -1
-
-    def _roll(self, opening: list[bytes]) -> None:
-        self.sync()
-        self.close()
-        self._nonce = token(8)
-        sequence = self._next_segment
-        path = self._folder / f"{sequence:016d}{SUFFIX}"
-        self._descriptor = self._storage.open(path, Open.CREATE)
-        self._next_segment += 1
-        base_index = records.RECORD.unpack_from(opening[-1])[1]
-        self._segments.append(Segment(path, sequence, base_index, 0))
-        header = records.SegmentHeader(sequence, self._nonce, self._cluster).encode()
-        self._write_raw([header])
-        self._write(opening)
-        self.sync()
-        if self._fsync:
-            self._storage.sync_folder(self._folder)
-
-    def _write(self, parts: list[bytes]) -> None:
-        self._write_raw(records.frame_batch(self._nonce, self._next_batch, parts))
-        self._next_batch += 1
-
-    def _write_raw(self, parts: list[bytes]) -> None:
-        segment = self._segments[-1]
-        size = sum(map(len, parts))
-        self._storage.write_at(self._descriptor, parts, segment.size)
-        segment.size += size
-        self.bytes_written += size
+    def tidy(self) -> None:
+        """What does not have to be done at once."""
+        self.reserve()
+        self.files.note_durable()
 
 
 class DiskThread:
-    """Runs SegmentFiles in its own thread; completions arrive through `call_soon_threadsafe`."""
+    """Runs GroupCommit in its own thread; completions arrive through `call_soon_threadsafe`."""
 
     def __init__(
         self,
@@ -135,6 +88,7 @@ class DiskThread:
         on_error: Callable[[str], None],
     ) -> None:
         self._files = files
+        self._commit = GroupCommit(files)
         self._post = post
         self._on_durable = on_durable
         self._on_error = on_error
@@ -142,7 +96,13 @@ class DiskThread:
         self._size = files.size_bytes()
         self._thread = threading.Thread(target=self._run, name="quorate-journal", daemon=True)
         self._abandoned = False
+        self._tidied = time.perf_counter()
+        self._is_tidy = False
         self._thread.start()
+
+    @property
+    def is_full(self) -> bool:
+        return self._commit.is_full
 
     def write(self, batch: Batch) -> None:
         self._queue.put(batch)
@@ -174,29 +134,42 @@ class DiskThread:
 
     def _work(self) -> bool:
         """Takes everything that waits, in order; False at the end."""
-        tasks: list[Batch | int | None] = [self._queue.get()]
-        with contextlib.suppress(queue.Empty):
-            while True:
-                tasks.append(self._queue.get_nowait())
+        tasks = self._take()
         if self._abandoned:
             return False
         started = time.perf_counter()
-        last: Batch | None = None
         for task in tasks:
             if isinstance(task, Batch):
-                self._files.append(task)
-                last = task
+                self._commit.gather(task)
+        last = self._commit.sync()
         if last is not None:
-            self._files.sync()
             self._size = self._files.size_bytes()
             took = time.perf_counter() - started
             files = self._files
             self._say(self._on_durable, last, took, files.fsyncs, files.bytes_written)
+            self._is_tidy = False
         for task in tasks:
             if isinstance(task, int):
                 self._files.delete_before(task)
                 self._size = self._files.size_bytes()
-        return None not in tasks
+        if None in tasks:
+            self._files.note_durable()
+            return False
+        if not self._is_tidy and started - self._tidied > TIDY_EVERY_S:
+            self._commit.tidy()
+            self._tidied = started
+            self._is_tidy = not self._commit.is_full
+        return True
+
+    def _take(self) -> list[Batch | int | None]:
+        """Waits for something to do; empty when an idle moment came first."""
+        tasks: list[Batch | int | None] = []
+        wait = None if self._is_tidy else TIDY_EVERY_S
+        with contextlib.suppress(queue.Empty):
+            tasks.append(self._queue.get(timeout=wait))
+            while True:
+                tasks.append(self._queue.get_nowait())
+        return tasks
 
     def _say(self, function: Callable[..., None], *arguments: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell

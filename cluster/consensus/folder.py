@@ -13,7 +13,9 @@ from pathlib import Path
 import msgspec
 
 from .interface import ConsensusStartError
-from .recovery import SUFFIX
+from .recovery import FIX, Recovered
+from .segments import DiskFullError, SegmentFiles
+from .snapfile import SnapshotFile
 from .storage import Storage, make_folders, sync_path, write_file
 
 FORMAT = 1
@@ -78,16 +80,48 @@ class DataFolder:
             self.close()
             raise
 
+    def check_content(self, found: Recovered, snapshot: SnapshotFile | None) -> None:
+        """ConsensusStartError if what an earlier start has made durable is gone."""
+        if self._is_signed():
+            if not found.segments:
+                # Entries, term and vote are gone: not a state to vote from.
+                raise ConsensusStartError(
+                    f"journal {self.journal} is empty, but {self.root} was in use; {FIX}"
+                )
+        elif snapshot is not None or not found.is_virgin:
+            raise ConsensusStartError(
+                f"{self.root / IDENTITY_FILE} is missing although {self.root} holds data; restore "
+                "it from a backup or choose an empty folder"
+            )
+
     def prepare(self) -> None:
-        """Makes a first start durable; called once everything else was found good."""
-        self._storage.make_folder(self.journal)
-        self._storage.make_folder(self.snapshots)
-        path = self.root / IDENTITY_FILE
-        if self._storage.exists(path):
+        """Called once everything was found good; up to here nothing was changed.
+
+        What was found may be a killed process' last act, named but not durably so.
+        """
+        for folder in (self.journal, self.snapshots):
+            self._storage.make_folder(folder)
+            self._storage.sync_folder(folder)
+        self._storage.sync_folder(self.root)
+
+    def sign(self, files: SegmentFiles, opening: list[bytes]) -> None:
+        """Ends a first start: from now on this folder is this node's, and has a journal."""
+        if self._is_signed():
             return
         sync_path(self._storage, self.root)
         content = msgspec.json.encode(Identity(FORMAT, self._cluster_id, self._node_id))
-        write_file(self._storage, path, content + b"\n")
+        try:
+            if files.is_empty:
+                files.begin(opening)
+            write_file(self._storage, self.root / IDENTITY_FILE, content + b"\n")
+        except (OSError, DiskFullError) as error:
+            raise ConsensusStartError(
+                f"data folder {self.root} cannot be prepared: {error}; free space or choose "
+                "another folder"
+            ) from error
+
+    def _is_signed(self) -> bool:
+        return self._storage.exists(self.root / IDENTITY_FILE)
 
     def close(self) -> None:
         if self._lock >= 0:
@@ -95,14 +129,9 @@ class DataFolder:
             self._lock = -1
 
     def _check_owner(self) -> None:
-        path = self.root / IDENTITY_FILE
-        if not self._storage.exists(path):
-            if self._holds(self.journal, SUFFIX) or self._holds(self.snapshots, ".snap"):
-                raise ConsensusStartError(
-                    f"{path} is missing although {self.root} holds data; restore it from a backup "
-                    "or choose an empty folder"
-                )
+        if not self._is_signed():
             return
+        path = self.root / IDENTITY_FILE
         try:
             identity = msgspec.json.decode(self._storage.read(path), type=Identity)
         except (msgspec.DecodeError, OSError) as error:
@@ -122,6 +151,3 @@ class DataFolder:
                 f"data folder {self.root} belongs to another cluster; start with the members and "
                 "the cluster secret it was made with, or choose an empty folder"
             )
-
-    def _holds(self, folder: Path, suffix: str) -> bool:
-        return any(name.endswith(suffix) for name in self._storage.list_names(folder))

@@ -12,9 +12,10 @@ from typing import Protocol, TypeVar
 
 from .child import AsideWork, ForkedChild
 from .counters import Counters
-from .disk import Batch, Disk, DiskThread, SegmentFiles
+from .disk import Disk, DiskThread
 from .interface import ConsensusConfig
 from .mesh import Mesh, Network
+from .segments import Batch, SegmentFiles
 from .storage import FILES, Storage
 
 T = TypeVar("T")

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, overload
 from pysyncobj.journal import Journal as LibraryJournal
 
 from . import records
-from .disk import Batch, Disk
+from .disk import Disk
 from .guards import ALL_ON, Guards
 from .interface import FatalError
 from .recovery import Entry, Recovered
+from .segments import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -194,13 +195,17 @@ class Journal(LibraryJournal):  # type: ignore[misc]
 
     def _record(self, parts: Iterable[bytes]) -> None:
         if not self._parts:
-            last = self._log[-1]
-            self._opening = [
-                b"".join(records.hard_state(self._term, self._vote)),
-                *records.record(records.BASE, last[1], last[2]),
-            ]
+            self._opening = self.opening()
         self._parts.extend(parts)
         self.generation += 1
+
+    def opening(self) -> list[bytes]:
+        """What a file begins with that takes over from here."""
+        last = self._log[-1]
+        return [
+            b"".join(records.hard_state(self._term, self._vote)),
+            *records.record(records.BASE, last[1], last[2]),
+        ]
 
     def _forget_durable_from(self, first: int) -> None:
         """ABA: an earlier write of a removed index must not make its successor look durable."""

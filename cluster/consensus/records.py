@@ -61,12 +61,6 @@ def hard_state(term: int, vote: str | None) -> list[bytes]:
     return record(HARD_STATE, term, 0 if vote is None else 1, (vote or "").encode())
 
 
-def opening_bytes(vote: str | None) -> int:
-    """Size of a segment that holds its header and opening batch and nothing else yet."""
-    fixed = SEGMENT_HEADER.size + BATCH_HEADER.size + 2 * RECORD.size
-    return fixed + len((vote or "").encode())
-
-
 def frame_batch(nonce: bytes, sequence: int, parts: list[bytes]) -> list[bytes]:
     """Puts the CRC'd header before the parts; hashing large parts releases the GIL."""
     size = sum(map(len, parts))

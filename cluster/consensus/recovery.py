@@ -1,20 +1,25 @@
 """Reads a journal folder back into a log, and decides what may be forgotten.
 
 Only a torn tail may be cut: damage with an intact batch behind it lost something that was once
-durable, so the node refuses to start (protocol-aware recovery, FAST'18). Reading changes nothing;
+durable, and so did the last batch if the mark says so; then the node refuses to start
+(protocol-aware recovery, FAST'18). Reading changes nothing;
 the cut is a separate step that the caller takes once everything else was found good.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import records
 from .interface import ConsensusStartError
+from .mark import read_mark
 from .storage import Open, Storage
 
 SUFFIX = ".seg"
+NAME = re.compile(r"\d{16}\.seg")
+SPARE = "spare.tmp"  # space that is already taken, for the next segment
 FIX = (
     "restore the file from a backup; or, with all other nodes ready, move this node's data folder "
     "away and start it empty, so that it copies the leader's state"
@@ -30,7 +35,7 @@ class Segment:
     path: Path
     sequence: int
     base_index: int
-    size: int
+    size: int  # up to the end of the last batch; reserved zeros may follow
 
 
 @dataclass
@@ -45,7 +50,7 @@ class Recovered:
     segments: list[Segment] = field(default_factory=list)
     next_batch: int = 1
     next_segment: int = 1
-    cut: tuple[Path, int] | None = None  # torn tail: keep only so many bytes (0: remove the file)
+    cut: tuple[Path, int] | None = None  # what follows the last batch of this file can go
 
     @property
     def last_index(self) -> int:
@@ -55,6 +60,11 @@ class Recovered:
     def last_term(self) -> int:
         return self.entries[-1][2] if self.entries else self.base_term
 
+    @property
+    def is_virgin(self) -> bool:
+        """Nothing was ever promised from it."""
+        return (self.base_index, self.last_index, self.term, self.vote) == (1, 1, 0, None)
+
 
 def corrupt(path: Path, offset: int, why: str) -> ConsensusStartError:
     return ConsensusStartError(f"journal {path} is corrupt at byte {offset}: {why}; {FIX}")
@@ -63,10 +73,13 @@ def corrupt(path: Path, offset: int, why: str) -> ConsensusStartError:
 def read_journal(storage: Storage, folder: Path, cluster: bytes) -> Recovered:
     """Reads every segment in order; ConsensusStartError on anything but a torn tail."""
     found = Recovered()
-    paths = [folder / name for name in storage.list_names(folder) if name.endswith(SUFFIX)]
-    for position, path in enumerate(paths):
-        data = storage.read(path)
-        _read_segment(found, path, data, cluster, is_last=position == len(paths) - 1)
+    paths = [folder / name for name in storage.list_names(folder) if NAME.fullmatch(name)]
+    for path in paths:
+        _read_segment(found, path, storage.read(path), cluster, is_last=path == paths[-1])
+    durable = read_mark(storage, folder)
+    if durable >= found.next_batch:
+        path, offset = found.cut or (paths[-1] if paths else folder, 0)
+        raise corrupt(path, offset, f"batch {found.next_batch}, once durable, is missing")
     if found.term < found.last_term:
         raise corrupt(paths[-1], 0, "the stored term is older than the last entry's")
     return found
@@ -78,13 +91,12 @@ def settle(storage: Storage, folder: Path, found: Recovered) -> None:
     After a killed process the last batches may sit in the page cache only; a node that counts them
     as durable must first see to it that they are.
     """
-    if found.cut is not None and found.cut[1] == 0:
-        storage.remove(found.cut[0])
+    storage.remove(folder / SPARE)
     if found.segments:
-        descriptor = storage.open(found.segments[-1].path, Open.UPDATE)
+        last = found.segments[-1]
+        descriptor = storage.open(last.path, Open.UPDATE)
         try:
-            if found.cut is not None and found.cut[1] > 0:
-                storage.truncate(descriptor, found.cut[1])
+            storage.truncate(descriptor, last.size)
             storage.sync(descriptor)
         finally:
             storage.close(descriptor)
@@ -95,31 +107,26 @@ def _read_segment(
     found: Recovered, path: Path, data: bytes, cluster: bytes, *, is_last: bool
 ) -> None:
     header = records.SegmentHeader.decode(data)
-    if header is None:
-        # A file gets its header and opening batch durably before anything is promised from it.
-        if is_last and len(data) <= records.opening_bytes(found.vote):
-            found.cut = (path, 0)
-            return
+    if header is None:  # the file gets its name after its header and first batch are durable
         raise corrupt(path, 0, "the segment header is damaged")
     if header.cluster != cluster:
         raise corrupt(path, 0, "the segment belongs to another cluster")
+    if header.sequence != int(path.stem):
+        raise corrupt(path, 0, f"this is segment {header.sequence} under another name")
     if found.segments and header.sequence != found.next_segment:
         raise corrupt(path, 0, f"segment {found.next_segment} before it is missing")
-    segment = Segment(path, header.sequence, found.last_index, len(data))
-    offset = _read_batches(found, segment, data, header.nonce)
-    if offset < len(data):
-        intact = records.any_batch_after(data, offset, header.nonce)
-        if intact is not None or not is_last:
-            raise corrupt(path, offset, "damaged data is followed by intact data")
-        found.cut = (path, offset if offset > records.SEGMENT_HEADER.size else 0)
-        segment.size = offset
-    if offset > records.SEGMENT_HEADER.size:
-        found.segments.append(segment)
-        found.next_segment = header.sequence + 1
-    elif not is_last:
-        raise corrupt(path, offset, "the segment is empty but not the last one")
-    else:
-        found.cut = (path, 0)
+    segment = Segment(path, header.sequence, found.last_index, 0)
+    offset = segment.size = _read_batches(found, segment, data, header.nonce)
+    if records.any_batch_after(data, offset, header.nonce) is not None:
+        raise corrupt(path, offset, "damaged data is followed by intact data")
+    if offset == records.SEGMENT_HEADER.size:
+        raise corrupt(path, offset, "the first batch is damaged")
+    # Whether the rest of a file that is not the last was a batch, the number of the next file's
+    # first batch tells; of the last file, the mark.
+    if is_last and offset < len(data):
+        found.cut = (path, offset)
+    found.segments.append(segment)
+    found.next_segment = header.sequence + 1
 
 
 def _read_batches(found: Recovered, segment: Segment, data: bytes, nonce: bytes) -> int:
@@ -132,7 +139,7 @@ def _read_batches(found: Recovered, segment: Segment, data: bytes, nonce: bytes)
             raise corrupt(segment.path, offset, f"batch {found.next_batch} is missing")
         try:
             for kind, a, b, payload in records.records_in(body):
-                if kind == records.BASE and is_first:
+                if is_first and kind == records.BASE:
                     _begin_segment(found, segment, a, b)
                 else:
                     _replay(found, kind, a, b, payload)

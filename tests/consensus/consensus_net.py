@@ -55,6 +55,7 @@ class NetDisk:
         while self.waiting and not self.held:
             batch = self.waiting.popleft()
             self.files.append(batch)
+            self.files.sync()
             self._finished(batch)
         return True
 

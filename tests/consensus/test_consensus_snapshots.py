@@ -135,8 +135,7 @@ async def test_a_new_leader_needs_no_follower_from_before_its_snapshot(tmp_path:
         await cluster.commit(*entries(0, 150))
         await leader.consensus.snapshot_now()
         await two.consensus.stop()
-        shutil.rmtree(one.config.data_dir / "journal")
-        shutil.rmtree(one.config.data_dir / "snapshots")
+        shutil.rmtree(one.config.data_dir)
         await cluster.restart(cluster.nodes.index(one))
         await cluster.commit(b"last")
         leader = await cluster.leader()
@@ -237,7 +236,9 @@ async def test_a_lost_journal_beside_a_snapshot_is_refused(tmp_path: Path) -> No
         await node.consensus.stop()
         for segment in (node.config.data_dir / "journal").glob("*.seg"):
             segment.unlink()
-        with pytest.raises(ConsensusStartError, match=r"journal .* is empty, but .*snap.* exists"):
+        with pytest.raises(
+            ConsensusStartError, match=r"journal .*(was in use|once durable, is missing)"
+        ):
             await node.again().consensus.start()
 
 
@@ -278,7 +279,7 @@ async def test_no_snapshot_counts_before_the_machine_is_ready_for_it(tmp_path: P
         node = await cluster.restart(0)
         await until(lambda: node.machine.entries == entries(0, 30))
         assert node.machine.restored == 0
-        assert list(node.config.data_dir.rglob("*.tmp")) == []
+        assert list(node.config.data_dir.glob("snapshots/*.tmp")) == []
 
 
 async def test_proposals_go_on_while_a_snapshot_is_written(tmp_path: Path) -> None:

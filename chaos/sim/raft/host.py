@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, TypeVar
 from chaos.sim.raft.network import End, Fabric
 from cluster.consensus.child import AsideWork
 from cluster.consensus.counters import Counters
-from cluster.consensus.disk import Batch, SegmentFiles
+from cluster.consensus.disk import GroupCommit
 from cluster.consensus.host import OnDurable
 from cluster.consensus.interface import ConsensusConfig, SnapshotError
+from cluster.consensus.segments import Batch, SegmentFiles
 
 if TYPE_CHECKING:
     from chaos.sim.raft.node import Life
 
 T = TypeVar("T")
+FULL_RETRY_S = 0.1
 
 
 class Pace:
@@ -55,6 +57,7 @@ class SimDisk:
         self._life = life
         self._pace = life.node.pace
         self._files = files
+        self._commit = GroupCommit(files)
         self._on_durable = on_durable
         self._on_error = on_error
         self._loop = asyncio.get_running_loop()
@@ -62,6 +65,10 @@ class SimDisk:
         self._taken: list[Batch | int] = []
         self._is_busy = False
         self._closed = False
+
+    @property
+    def is_full(self) -> bool:
+        return self._commit.is_full
 
     def write(self, batch: Batch) -> None:
         self._queue.append(batch)
@@ -75,12 +82,9 @@ class SimDisk:
         return self._files.size_bytes()
 
     def close(self) -> None:
-        self._taken.extend(self._queue)
-        self._queue.clear()
-        for task in self._taken:
-            if isinstance(task, Batch):
-                self._files.append(task)
-        self._files.sync()
+        self._gather()
+        self._commit.sync()
+        self._files.note_durable()
         self.abandon()
 
     def abandon(self) -> None:
@@ -93,19 +97,31 @@ class SimDisk:
             self._is_busy = True
             self._loop.call_later(self._pace.draw(self._pace.write_s), self._append)
 
+    def _gather(self) -> None:
+        tasks = list(self._queue)
+        self._queue.clear()
+        self._taken += tasks
+        for task in tasks:
+            if isinstance(task, Batch):
+                self._commit.gather(task)
+
     def _append(self) -> None:
         if self._closed:
             return
-        self._taken = list(self._queue)
-        self._queue.clear()
+        self._gather()
+        self._write()
+
+    def _write(self) -> None:
+        """What is written lies in the cache for a while: a power loss may tear it."""
+        if self._closed:
+            return
         try:
-            for task in self._taken:
-                if isinstance(task, Batch):
-                    self._files.append(task)
+            if self._commit.write():
+                self._loop.call_later(self._pace.draw(self._pace.fsync_s), self._sync)
+            else:
+                self._loop.call_later(FULL_RETRY_S, self._write)
         except OSError as error:
             self._fail(error)
-            return
-        self._loop.call_later(self._pace.draw(self._pace.fsync_s), self._sync)
 
     def _sync(self) -> None:
         if self._closed:
@@ -122,11 +138,10 @@ class SimDisk:
             self._fail(error)
 
     def _finish(self) -> None:
-        batches = [task for task in self._taken if isinstance(task, Batch)]
         files = self._files
-        if batches:
-            files.sync()
-            self._on_durable(batches[-1], 0.001, files.fsyncs, files.bytes_written)
+        last = self._commit.sync()
+        if last is not None:
+            self._on_durable(last, 0.001, files.fsyncs, files.bytes_written)
         for task in self._taken:
             if isinstance(task, int):
                 files.delete_before(task)
@@ -134,6 +149,19 @@ class SimDisk:
         self._is_busy = False
         if self._queue:
             self._begin()
+        else:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Again and again while the disk is full."""
+        if self._closed or self._is_busy:
+            return
+        try:
+            self._commit.tidy()
+        except OSError as error:
+            self._fail(error)
+        if self._commit.is_full:
+            self._loop.call_later(FULL_RETRY_S, self._tidy)
 
     def _fail(self, error: OSError) -> None:
         self._closed = True
