@@ -191,6 +191,14 @@ class RaftState:
                 return f"http://{peer.meta['http']}"
         return None
 
+    def others_http(self) -> list[str]:
+        """Base URLs of the other connected members' APIs."""
+        return [
+            f"http://{peer.meta['http']}"
+            for peer in self.consensus.peers()
+            if peer.connected and "http" in peer.meta
+        ]
+
     @property
     def applied_index(self) -> int:
         """The newest entry in `state`; one that came with a snapshot counts."""

@@ -19,6 +19,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from cluster.actors.services import NotLeader, Services
+from cluster.api.archives import NotHereError, from_others
 from cluster.api.consistency import LEVELS, confirm
 from cluster.api.errors import ProblemError, no_leader, outcome_unknown
 from cluster.api.routing import Endpoint, ReadQuery, Served
@@ -108,7 +109,7 @@ class Forwarding:
             return await self._here(request, handler, level)
         if self._services.raft.is_leader:
             try:
-                answer = await handler(request)
+                answer = await self._answer(request, handler)
             except NotLeader:
                 pass  # leadership ended under the request; nothing was proposed, another may try
             else:
@@ -126,7 +127,21 @@ class Forwarding:
             await confirm(self._services)
         if level in LEVELS:
             self._services.metrics.count_read(level)
-        return await handler(request)
+        if level == "stale":
+            return await handler(request)
+        return await self._answer(request, handler)
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """This node's answer, or that of a node whose history has what this one's lacks."""
+        try:
+            return await handler(request)
+        except NotHereError:
+            if request.method not in SAFE_METHODS:
+                raise
+            found = await from_others(request, self._services, request.app[SESSION])
+            if found is None:
+                raise
+            return found
 
     async def _elsewhere(
         self, request: web.Request, handler: Handler, endpoint: Endpoint

@@ -13,6 +13,7 @@ import msgspec
 
 from cluster.actors.services import Services
 from cluster.api.answers import JobAnswer
+from cluster.api.archives import NotHereError
 from cluster.api.errors import ProblemError
 from cluster.api.models import JobFilterRequest
 from cluster.api.render import job_answer
@@ -65,8 +66,10 @@ def finished_view(row: FinishedJob) -> JobView:
     )  # fmt: skip
 
 
-def unknown_job(job_id: object) -> ProblemError:
-    return ProblemError("unknown_job", f"no job has the id {job_id!s:.40}")
+def unknown_job(job_id: object, *, is_known: bool = False) -> ProblemError:
+    """`is_known`: the id was given once, so another node's history may have the job."""
+    kind = NotHereError if is_known else ProblemError
+    return kind("unknown_job", f"no job has the id {job_id!s:.40}")
 
 
 def parse_job_id(text: str | int) -> int:
@@ -94,14 +97,15 @@ async def find_job(services: Services, job_id: int) -> JobView:
     if view is not None:
         return view
     finished = services.history.get(job_id)
-    if finished is None and views.is_known(services.raft.state, job_id):
+    is_known = views.is_known(services.raft.state, job_id)
+    if finished is None and is_known:
         finished = await services.history.lookup(job_id)
         # While the disk was asked, the job may have come back to life.
         view = views.job(services.raft.state, job_id)
         if view is not None:
             return view
     if finished is None:
-        raise unknown_job(job_id)
+        raise unknown_job(job_id, is_known=is_known)
     return finished_view(finished)
 
 

@@ -54,6 +54,7 @@ class FakeRaft:
         self.held: list[Any] | None = None  # a list: proposals wait in it
         self.read_failure: ReadFailure | None = None
         self.read_indexes = 0
+        self.others: list[str] = []
         self._clock = clock
         self._listeners: list[Any] = []
         self._leadership: list[Any] = []
@@ -108,6 +109,9 @@ class FakeRaft:
                 listener(False)
         for listener in self._leader_listeners:
             listener(leader_http)
+
+    def others_http(self) -> list[str]:
+        return self.others
 
     async def read_index(self, timeout_ms: int) -> int:
         self.read_indexes += 1

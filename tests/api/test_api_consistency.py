@@ -121,6 +121,50 @@ async def test_a_confirmed_read_sees_a_job_as_finished_before_it_is_on_disk(api,
     del node.history._writer_store.write
 
 
+@pytest.mark.parametrize("asked", ["follower", "leader"])
+async def test_what_a_history_lacks_is_found_in_another_one(pair, asked):
+    """A node that was restored from a snapshot never saw the job end."""
+    leader, follower = pair
+    lacking, having = (follower, leader) if asked == "follower" else (leader, follower)
+    lacking.node.raft.others = ["http://127.0.0.1:1", having.url]
+    having.node.raft.others = [lacking.url]
+    job_id = await leader.submit()
+    assert (await leader("POST", f"/v1/jobs/{job_id}/cancel")).status == 200
+    follower.node.raft.state = leader.node.raft.state
+    if asked == "leader":
+        follower.node.history.add(1, [await leader.node.history.lookup(int(job_id))])
+        leader.node.services.history = Nothing()
+    for path in (f"/v1/jobs/{job_id}", f"/v1/jobs/{job_id}/timeline", f"/jobs/{job_id}"):
+        for level in ("linearizable", "leader"):
+            answer = await lacking("GET", f"{path}?consistency={level}")
+            assert answer.status == 200, (path, level)
+    assert (await lacking.get(f"/v1/jobs/{job_id}"))["status"] == "cancelled"
+    stale = await lacking("GET", f"/v1/jobs/{job_id}?consistency=stale")
+    assert (stale.status, stale.code) == (404, "unknown_job")
+    never = await lacking("GET", "/v1/jobs/999?consistency=linearizable")
+    assert (never.status, never.code) == (404, "unknown_job")
+
+
+async def test_what_no_history_has_is_unknown_and_nobody_asks_in_circles(pair):
+    leader, follower = pair
+    leader.node.raft.others, follower.node.raft.others = [follower.url], [leader.url]
+    leader.node.raft.state.next_job_id = 100  # job 7 ended long ago and was pruned everywhere
+    follower.node.raft.state = leader.node.raft.state
+    answer = await follower("GET", "/v1/jobs/7?consistency=linearizable")
+    assert (answer.status, answer.code) == (404, "unknown_job")
+    assert (follower.node.raft.read_indexes, leader.node.raft.read_indexes) == (1, 1)
+
+
+class Nothing:
+    """A history that has nothing."""
+
+    def get(self, job_id):
+        return None
+
+    async def lookup(self, job_id):
+        return None
+
+
 async def test_a_follower_waits_for_a_job_by_itself(pair):
     """`wait` needs no leader either: each node hears of the end from the log."""
     leader, follower = pair
