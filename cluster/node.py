@@ -151,6 +151,7 @@ class Node:
             node_id=settings.advertise,
             listen=settings.listen,
             peers=settings.peers,
+            join=settings.join,
             data_dir=settings.data,
             cluster_secret=settings.cluster_secret,
             tls=TlsFiles(*settings.raft_tls) if settings.raft_tls is not None else None,
@@ -270,7 +271,7 @@ class Node:
     async def drain(self) -> None:
         """Stop being ready and hand leadership over, if somebody can take it."""
         self.services.draining = True
-        if self.raft.is_leader and self.settings.peers:
+        if self.raft.is_leader and self.raft.consensus.peers():
             # A healthy follower takes over in milliseconds; when all nodes stop at once none will.
             timeout_s = min(self.settings.drain_seconds, HANDOVER_S)
             try:

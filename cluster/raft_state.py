@@ -247,6 +247,7 @@ class RaftState:
             "connected": True,
             "match_index": consensus.applied_index,
             "last_contact_ms": 0,
+            "standing": consensus.status().get("standing", "voter"),
         }
         members = [own]
         for peer in consensus.peers():
@@ -258,6 +259,7 @@ class RaftState:
                     "connected": peer.connected,
                     "match_index": peer.match_index if self.is_leader else None,
                     "last_contact_ms": peer.last_contact_ms,
+                    "standing": peer.standing,
                 }
             )
         return {

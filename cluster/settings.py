@@ -46,8 +46,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     listen: Annotated[str, _help("host:port for the other nodes (Raft)")] = "127.0.0.1:7001"
     peers: Annotated[
         tuple[str, ...],
-        _help("host:port of every node, separated by commas; may include this one"),
+        _help(
+            "host:port of every node, separated by commas; may include this one; counts at the"
+            " first start only"
+        ),
     ] = ()
+    join: Annotated[
+        bool, _help("wait to be added to the running cluster of which peers are members")
+    ] = False
     advertise: Annotated[
         str, _help("host:port under which other nodes reach this one; default: listen")
     ] = ""
@@ -261,6 +267,8 @@ def _check_reachability(settings: Settings) -> None:
                 f"{key} = {value!r} tells others no address: set {_flag(key)} to the host:port "
                 "under which they reach this node"
             )
+    if settings.join and not settings.peers:
+        raise SettingsError("join is set but peers is empty: name members of the running cluster")
     if settings.listen == settings.http:
         raise SettingsError(
             f"listen and http are both {settings.http!r}: give them different ports"

@@ -69,6 +69,7 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(key: str, tmp_path: Path)
         "name": "n1",
         "log_level": "debug",
         "fsync": False,
+        "join": True,
         "heartbeat_ms": 60,
         "election_min_ms": 310,
         "election_max_ms": 610,
@@ -78,12 +79,16 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(key: str, tmp_path: Path)
     text = ",".join(value) if isinstance(value, list) else str(value)
     in_toml = str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')
     flag = "--" + key.replace("_", "-")
-    argv = ["--no-fsync"] if key == "fsync" else [flag, text]
-    others = [k for k in TLS_KEYS if k != key] if key in TLS_KEYS else []
-    with_others = {f"QUORATE_{k.upper()}": "x.pem" for k in others}  # they come in threes
+    switches = {"fsync": ["--no-fsync"], "join": ["--join"]}
+    argv = switches.get(key, [flag, text])
+    others = {k: "x.pem" for k in TLS_KEYS if k != key and key in TLS_KEYS}  # they come in threes
+    if key == "join":
+        others = {"peers": "127.0.0.1:7002"}
+    with_others = {f"QUORATE_{k.upper()}": value for k, value in others.items()}
     from_flag = load(*argv, **with_others)
     assert from_flag == load(**{f"QUORATE_{key.upper()}": text}, **with_others)
-    lines = [f"{key} = {in_toml}", *(f'{k} = "x.pem"' for k in others)]
+    lines = [f"{key} = {in_toml}"]
+    lines += [f'{k} = ["{v}"]' if k == "peers" else f'{k} = "{v}"' for k, v in others.items()]
     assert from_flag == Settings.from_toml(toml(tmp_path, "\n".join(lines)))
     assert getattr(from_flag, key) != getattr(Settings(), key)
 
@@ -100,6 +105,7 @@ def test_peers_may_name_this_node_and_repeat_themselves() -> None:
     ("argv", "parts"),
     [
         (["--heartbeat-ms", "soon"], ["heartbeat_ms = 'soon' (--heartbeat-ms)", "whole number"]),
+        (["--join"], ["join", "peers is empty"]),
         (["--heartbeat-ms", "0"], ["from 1 to 3600000", "for example 50"]),
         (["--worker-ttl-seconds", "nan"], ["worker_ttl_seconds", "from 0.1 to 3600"]),
         (["--worker-ttl-seconds", "inf"], ["worker_ttl_seconds", "from 0.1 to 3600"]),

@@ -265,6 +265,7 @@ class Member(Struct):
     connected: bool
     match_index: int | None  # only the leader knows it of others
     last_contact_ms: float | None
+    standing: str = "voter"  # or joining (becomes a voter), learner, none (not a member)
 
 
 class ClusterAnswer(Struct):

@@ -7,20 +7,25 @@ first byte on disk changes.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable
 
+from .change import change_members
+from .checks import check_settings
 from .core import Core
 from .counters import Counters
-from .folder import DataFolder, cluster_id_of, cluster_key
+from .folder import DataFolder
 from .guards import Guards
 from .host import Host, HostDisk, HostNetwork, RealHost
+from .identity import Identity, cluster_id_of, cluster_key, new_identity
 from .install import Installer, align, choose_snapshot, restore
 from .interface import (
     ConsensusConfig,
     ConsensusError,
     ConsensusStartError,
     FatalError,
+    MembershipError,
     PeerStatus,
     ProposalCallback,
     ReadError,
@@ -32,31 +37,18 @@ from .interface import (
 )
 from .journal import Journal
 from .listener import split_address
+from .members import NOBODY, Members, Standing
 from .recovery import Recovered, read_journal, settle
+from .roster import Roster
 from .segments import Batch, SegmentFiles
 from .snapfile import SnapshotFile
 from .snapreceive import Arrived, SnapshotReceiver
 from .snapshotter import Snapshotter
 from .snapstore import SnapshotStore
+from .status import core_status
 from .transfer import transfer_leadership
 
 logger = logging.getLogger("quorate.consensus")
-
-ENTRY_BYTES_LIMIT = 16 << 20  # well below the frame limit and the engine's own splitting
-
-
-def check_settings(config: ConsensusConfig) -> None:
-    """ConsensusStartError unless times and sizes fit together."""
-    if not 0 < config.entry_bytes_max <= ENTRY_BYTES_LIMIT:
-        raise ConsensusStartError(
-            f"entry_bytes_max={config.entry_bytes_max} must be between 1 and {ENTRY_BYTES_LIMIT}"
-        )
-    if not 0 < config.heartbeat_ms * 3 < config.election_min_ms < config.election_max_ms:
-        raise ConsensusStartError(
-            f"heartbeat_ms={config.heartbeat_ms}, election_min_ms={config.election_min_ms} and "
-            f"election_max_ms={config.election_max_ms} do not fit: three heartbeats must be "
-            "shorter than the shortest election timeout, and that one shorter than the longest"
-        )
 
 
 class Consensus:
@@ -100,15 +92,19 @@ class Consensus:
         for address in (config.listen, *members):
             split_address(address)
         check_settings(config)
-        key = await self._host.offload(lambda: cluster_key(config.cluster_secret, members))
-        cluster_id = cluster_id_of(key)
-        self._mesh = self._host.open_network(config, key, cluster_id, self._counters, self._wake)
+        key = await self._host.offload(lambda: cluster_key(config.cluster_secret))
+        self._mesh = self._host.open_network(config, key, self._counters, self._wake)
         storage = self._host.storage
-        self._folder = DataFolder(storage, config.data_dir, config.node_id, cluster_id)
+        self._folder = DataFolder(storage, config.data_dir, config.node_id)
         self._mesh.bind()
         try:
-            self._folder.open()
-            await self._recover(cluster_id)
+            identity = self._folder.open()
+            if identity is None and config.join:
+                identity = new_identity(await self._mesh.introduce(), config.node_id, ())
+            elif identity is None:
+                identity = new_identity(cluster_id_of(key, members), config.node_id, members)
+            self._mesh.identify(identity.cluster, identity.folder_id)
+            await self._recover(identity)
         except BaseException:
             self._mesh.release()
             self._folder.close()
@@ -116,8 +112,8 @@ class Consensus:
         await self._mesh.start()
         self._tick()
 
-    async def _recover(self, cluster_id: bytes) -> None:
-        config, folder = self._config, self._folder
+    async def _recover(self, identity: Identity) -> None:
+        config, folder, cluster_id = self._config, self._folder, identity.cluster
         assert folder is not None and self._mesh is not None
         storage, guards = self._host.storage, Guards(config.disabled_guards)
         store = SnapshotStore(storage, folder.snapshots, cluster_id)
@@ -138,6 +134,7 @@ class Consensus:
             except FatalError as error:
                 raise ConsensusStartError(f"{error}; use the release that wrote it") from error
         applied = snapshot.index if snapshot is not None else 1
+        members = store.members(snapshot) if snapshot is not None else identity.first
         journal = self._journal = Journal(found, applied, guards)
         files = SegmentFiles(
             storage,
@@ -147,7 +144,7 @@ class Consensus:
             config.segment_bytes,
             fsync=config.fsync and guards.on("b1_fsync"),
         )
-        await self._host.offload(lambda: folder.sign(files, journal.opening()))
+        await self._host.offload(lambda: folder.sign(identity, files, journal.opening()))
         self._disk = self._host.open_disk(files, self._on_durable, self._fail)
         journal.attach(self._disk)
         if guards.on("b3_align"):
@@ -163,9 +160,12 @@ class Consensus:
             wake=self._wake,
             on_role=self._tell_role,
             applied=applied,
+            members=members,
         )
+        self._mesh.vet = core.vet
+        self._note_members(core.roster)
         self._receiver = SnapshotReceiver(store, self._verify, core.snapshot_arrived, guards)
-        installer = Installer(core.acceptor, self._machine, self._receiver, store)
+        installer = Installer(core.acceptor, self._machine, self._receiver, store, core.roster)
         core.enable_snapshots(store, installer)
         self._snapshotter = Snapshotter(core, self._machine, store, self._disk, self._host)
         installer.on_installed = self._snapshotter.remember
@@ -254,6 +254,7 @@ class Consensus:
             return []
         mesh, engine = self._mesh, self._core.engine
         leads = engine.is_leader()
+        standing = {member.id: member.standing for member in self.members().members}
         return [
             PeerStatus(
                 peer,
@@ -261,31 +262,27 @@ class Consensus:
                 mesh.meta(peer),
                 engine.match_index(peer) if leads else 0,
                 mesh.last_contact_ms(peer),
+                standing.get(peer, "voter"),
             )
-            for peer in sorted(self._config.peers)
+            for peer in self._core.roster.others
         ]
+
+    def members(self) -> Members:
+        """The configuration in effect on this node; it may be behind, or not committed yet."""
+        return self._core.roster.current if self._core is not None else NOBODY
 
     def status(self) -> dict[str, object]:
         """Plain values for /v1/cluster and metrics."""
-        if self._core is None or self._journal is None or self._disk is None:
+        if self._core is None or self._disk is None:
             return {}
         newest = self._snapshotter.newest if self._snapshotter is not None else None
         return {
-            "node_id": self._config.node_id,
+            **core_status(self._core),
             "role": self.role.value,
-            "term": self.term,
             "leader_id": self.leader_id,
             "is_leader_ready": self.is_leader_ready,
-            "commit_index": self.commit_index,
-            "applied_index": self.applied_index,
-            "last_index": self._journal.last_index,
-            "durable_index": self._journal.durable_index,
-            "first_index": self._journal.first_index,
-            "log_bytes": self._journal.log_bytes,
             "journal_bytes": self._disk.size_bytes(),
             "snapshot_index": newest.index if newest is not None else 0,
-            "proposals_waiting": len(self._core.proposals),
-            **self._counters.view(),
         }
 
     # Work ----------------------------------------------------------------------------------
@@ -335,6 +332,33 @@ class Consensus:
             raise TransferError("this node is not running")
         return await transfer_leadership(core, self._wake, target, timeout_ms)
 
+    async def add_member(
+        self, node_id: str, timeout_ms: int, standing: Standing = "joining"
+    ) -> Members:
+        """Lets a node in; as `joining` it gets its vote by itself once it has caught up.
+
+        Returns when the change is committed. MembershipError says why nothing changed, or with
+        the code "unknown" that nobody can tell. Only the leader can do it.
+        """
+        split_address(node_id)
+        core = self._leading()
+        add = functools.partial(core.membership.add, node_id, standing)
+        return await change_members(core, self._wake, add, timeout_ms)
+
+    async def remove_member(self, node_id: str, timeout_ms: int) -> Members:
+        """Takes a node out, for good: its data folder is never let in again.
+
+        As `add_member`; the leader cannot remove itself (code "is_leader"): transfer first.
+        """
+        core = self._leading()
+        remove = functools.partial(core.membership.remove, node_id)
+        return await change_members(core, self._wake, remove, timeout_ms)
+
+    def _leading(self) -> Core:
+        if self._running is None:
+            raise MembershipError("not_leader", "this node is not running")
+        return self._running
+
     async def snapshot_now(self) -> int:
         """Writes a snapshot of the applied state and returns its index.
 
@@ -343,6 +367,17 @@ class Consensus:
         if self._snapshotter is None:
             raise ConsensusError("snapshot_now() before start()")
         return await self._snapshotter.take()
+
+    def _note_members(self, roster: Roster) -> None:
+        """The list given at the start is only for the first one; say so when it differs."""
+        config = self._config
+        known, given = set(roster.links), set(config.peers)
+        if known and given != known and not config.join:
+            logger.warning(
+                "the members are %s, as this node's data folder says; the peers given at the start "
+                "count only at the first one",
+                ", ".join(roster.current.ids),
+            )
 
     # Plumbing ------------------------------------------------------------------------------
 

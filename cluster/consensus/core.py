@@ -28,13 +28,16 @@ from .interface import (
     RoleCallback,
 )
 from .journal import NO_OP, Journal
-from .mesh import Connected, Disconnected, Event, Network, Received
+from .members import CONFIG, Members, first_members
+from .membership import Membership
+from .mesh import Connected, Disconnected, Event, Network, Received, Refused
 from .outbox import Outbox
 from .parts import Parts
 from .pin import now
 from .proposals import Proposals
 from .reads import Reads
 from .replicator import Replicator
+from .roster import Roster
 from .sanity import absurdity_of
 from .segments import Batch
 from .snapreceive import Arrived
@@ -80,7 +83,9 @@ class Core:
         wake: Callable[[], None],
         on_role: RoleCallback,
         applied: int,
+        members: Members | None = None,
     ) -> None:
+        """`members` is the configuration as of `applied`; by default the one of the first start."""
         self.config = config
         self.journal = journal
         self.network = network
@@ -98,10 +103,22 @@ class Core:
         self._disk_moved = now()
         self._announced = applied
         self._announced_at = 0.0
-        self.engine = Engine(config, journal, self, applied, self.guards)
+        members = members or first_members((config.node_id, *config.peers))
+        self.roster = Roster(config.node_id, members, applied)
+        journal.watch(self.roster)
+        self.engine = Engine(config, journal, self, applied, self.roster, self.guards)
         self.outbox = Outbox(network, journal, self.guards)
         self.proposals = Proposals(config, self.guards, counters)
-        parts = Parts(config, self.engine, journal, network, self.outbox, self.guards, counters)
+        parts = Parts(
+            config,
+            self.engine,
+            journal,
+            network,
+            self.outbox,
+            self.guards,
+            counters,
+            self.roster,
+        )
         self.election = Election(parts)
         self.replicator = Replicator(parts)
         self.reads = Reads(parts, self.replicator)
@@ -109,8 +126,11 @@ class Core:
             self.engine, journal, self.outbox, self.election, self.guards, counters
         )
         self._handlers = self._handlers_without_blob()
+        self.membership = Membership(parts, self.proposals, self.replicator, self._may_change)
         self.installer: Installer | None = None
-        if not config.peers:
+        self.roster.on_change = self._members_changed
+        self._members_changed()
+        if self.roster.is_alone:
             self.engine.set_deadline(0.0)  # nobody to wait for
 
     # The one loop --------------------------------------------------------------------------
@@ -133,12 +153,14 @@ class Core:
             self._handle(inbox.popleft())
         engine, journal = self.engine, self.journal
         self.take_proposals()
+        self.membership.consider()
         self.replicator.send(heartbeat=False)  # first: the followers' disks are on the longer path
         journal.kick()
         engine.tick()
         journal.kick()
         self._watch_disk()
         self.proposals.expire()
+        self.roster.settled(engine.applied_index())
         self.reads.step()
         self._tell()
         self.proposals.call_back()
@@ -207,9 +229,29 @@ class Core:
     def _appliable(self) -> int:
         """A lone node commits only what its own disk holds (A9)."""
         commit = self.engine.commit_index()
-        if self.config.peers or not self.guards.on("a9_own_disk"):
+        if not self.roster.is_alone or not self.guards.on("a9_own_disk"):
             return commit
         return min(commit, self.journal.durable_index)
+
+    def _may_change(self) -> bool:
+        """A change of members needs an entry of the own term to be committed first."""
+        if not self.guards.on("a7_own_term"):
+            return self.engine.is_leader()
+        return self.intake_open and self.is_leader_ready()
+
+    def _members_changed(self) -> None:
+        """The log brought another configuration, or took one back."""
+        self.engine.set_members(self.roster.voters, self.roster.learners)
+        if self.engine.is_leader():
+            self.replicator.members_changed()
+        knows_any = bool(self.roster.current.members)
+        self.network.set_peers(self.roster.links if knows_any else self.config.peers)
+
+    def vet(self, node_id: str, folder: str) -> str:
+        """Why the network must not talk with a node, or "" (A7, wiped disks)."""
+        if not self.guards.on("a7_folder"):
+            return ""
+        return self.roster.at(self.engine.applied_index()).refusal(node_id, folder)
 
     def _note_stall(self) -> None:
         at = now()
@@ -247,9 +289,6 @@ class Core:
             if not is_current and self.guards.on("old_connection"):
                 self.counters.dropped["old_connection"] += 1
                 return
-            if not self.engine.is_member(event.peer) and self.guards.on("c9_members_only"):
-                self.counters.dropped["stranger"] += 1
-                return
             absurdity = absurdity_of(event.message, len(event.blob), self.engine.term())
             if absurdity:
                 self.counters.dropped[absurdity] += 1
@@ -261,9 +300,24 @@ class Core:
         elif isinstance(event, Connected):
             self.engine.peer_connected(event.peer)
             self.replicator.peer_connected(event.peer)
+        elif isinstance(event, Refused):
+            self._on_refused(event)
         elif isinstance(event, Disconnected) and not self.network.epoch(event.peer):
             self.engine.peer_disconnected(event.peer)
             self.election.peer_lost(event.peer)
+
+    def _on_refused(self, event: Refused) -> None:
+        """A member that knows better says that this node must not go on."""
+        if event.reason == "removed":
+            self.fail(
+                f"{event.peer} says that this node was removed from the cluster; to add it again, "
+                "start it with an empty data folder and --join"
+            )
+        elif event.reason == "other_folder":
+            self.fail(
+                f"{event.peer} knows this node with another data folder: what it has promised is "
+                "lost; restore that folder, or remove this node from the cluster and add it again"
+            )
 
     def _dispatch(self, peer: str, message: Message, blob: bytes) -> None:
         if isinstance(message, Append):
@@ -351,7 +405,7 @@ class Core:
     def _apply(self, command: bytes, index: int) -> object:
         """A11, C1: nothing an entry does can stop the log; other command types do not exist."""
         if command[:1] != COMMAND:
-            if command != NO_OP:
+            if command != NO_OP and command[:1] != CONFIG:
                 self.counters.errors["unknown_command"] += 1
             return None
         self.counters.entries_applied += 1

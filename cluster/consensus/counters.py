@@ -38,6 +38,7 @@ class Counters:
     prevotes_started: int = 0
     leaderships: int = 0
     step_downs: int = 0
+    member_changes: int = 0
     frames_in: int = 0
     frames_out: int = 0
     bytes_in: int = 0

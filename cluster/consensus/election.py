@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from .guards import log_is_current, majority
+from .guards import log_is_current
 from .interface import Role
 from .parts import Parts
 from .pin import now, uniform
@@ -27,7 +27,7 @@ class Election:
         self._outbox = parts.outbox
         self._guards = parts.guards
         self._counters = parts.counters
-        self._quorum = majority(len(self._config.peers) + 1)
+        self._roster = parts.roster
         self._last_heard = -math.inf
         self._naps = 0
         self._round = 0
@@ -76,8 +76,12 @@ class Election:
         engine = self._engine
         if engine.is_leader() or engine.deadline() >= now():
             return
+        if not self._roster.is_voter:
+            self._asked_to_lead = self._won = False
+            engine.rearm()  # not (or no more) a voter: a campaign would count nobody's votes right
+            return
         self._is_transfer = self._asked_to_lead
-        if self._asked_to_lead or self._won or not self._config.peers:
+        if self._asked_to_lead or self._won or self._roster.is_alone:
             self._asked_to_lead = self._won = False
             self._counters.elections_started += 1
             return
@@ -97,8 +101,8 @@ class Election:
         engine = self._engine
         if not engine.is_leader():
             return now() - self._last_heard < window
-        heard = sum(now() - engine.heard_from(peer) < window for peer in self._config.peers)
-        return heard + 1 >= self._quorum
+        heard = sum(now() - engine.heard_from(peer) < window for peer in self._roster.voters)
+        return heard + 1 >= self._roster.quorum
 
     # Pre-vote ----------------------------------------------------------------------------
 
@@ -110,7 +114,7 @@ class Election:
         question = PreVote(
             self._engine.term() + 1, self._journal.last_index, self._journal.last_term, self._round
         )
-        for peer in self._config.peers:
+        for peer in self._roster.voters:
             self._outbox.send(peer, question)
 
     def on_pre_vote(self, peer: str, message: PreVote) -> None:
@@ -136,7 +140,7 @@ class Election:
             self._granted.clear()
             self._won = False
         engine = self._engine
-        if not self._won and engine.deadline() > 0 and self._config.peers:
+        if not self._won and engine.deadline() > 0 and not self._roster.is_alone:
             engine.set_deadline(max(engine.deadline(), now() + self._grace()))
 
     def _grace(self) -> float:
@@ -153,7 +157,7 @@ class Election:
         if not self._granted or self._asked_in != engine.term():
             return  # a leader was heard since, the round is already won, or the question is stale
         self._granted.add(peer)
-        if len(self._granted) >= self._quorum:
+        if self._roster.is_majority(self._granted):
             self._granted.clear()  # late answers must not start a second campaign
             self._won = True
             engine.set_deadline(0.0)
@@ -179,7 +183,8 @@ class Election:
         fresh = now() - self._promised_at < self._config.election_max_ms / 1000
         promised = fresh and self._promised == (peer, message.term)
         sticky = self._guards.on("c2_stickiness") and self.is_sticky() and not promised
-        if message.term > engine.term() and sticky and not message.transfer:
+        wanted = message.transfer and peer in self._roster.voters
+        if message.term > engine.term() and sticky and not wanted:
             self._counters.dropped["sticky_vote"] += 1
             return
         engine.deliver(
@@ -193,8 +198,11 @@ class Election:
         )
 
     def on_vote_reply(self, peer: str, message: VoteReply) -> None:
-        """A6: the engine counts messages; let each voter through once per term."""
+        """A6: the engine counts messages; let each voter through once per term, and no others."""
         vote = (message.term, peer)
+        if self._guards.on("a6_members_only") and peer not in self._roster.voters:
+            self._counters.dropped["foreign_vote"] += 1
+            return
         if self._guards.on("a6_vote_once"):
             if vote in self._votes:
                 self._counters.dropped["second_vote"] += 1

@@ -19,6 +19,7 @@ from .guards import ALL_ON, Guards
 from .interface import ConsensusConfig, FatalError, Role
 from .journal import Journal
 from .pin import now, uniform
+from .roster import Roster
 
 _ROLES = {0: Role.FOLLOWER, 1: Role.CANDIDATE, 2: Role.LEADER}
 NEVER_S = 10**9
@@ -97,17 +98,18 @@ class Engine(SyncObj):  # type: ignore[misc]
         journal: Journal,
         hooks: Hooks,
         applied: int,
+        roster: Roster,
         guards: Guards = ALL_ON,
     ) -> None:
         self._hooks = hooks
         self._rearms = guards.on("c2_rearm")
         self._config = config
         self._journal = journal
-        self._members = {peer: Member(peer) for peer in sorted(config.peers)}
+        self._nodes: dict[str, Member] = {}
         self._seam = EngineTransport(hooks)
         super().__init__(
             Member(config.node_id),
-            list(self._members.values()),
+            [self._node(peer) for peer in roster.voters],
             conf=engine_settings(config, journal, guards),
             nodeClass=Member,
             transport=self._seam,
@@ -115,6 +117,7 @@ class Engine(SyncObj):  # type: ignore[misc]
         self._SyncObj__needLoadDumpFile = False
         self._SyncObj__raftLastApplied = applied
         self._SyncObj__raftCommitIndex = applied
+        self.set_members(roster.voters, roster.learners)
 
     # Typed state ---------------------------------------------------------------------------
 
@@ -151,26 +154,23 @@ class Engine(SyncObj):  # type: ignore[misc]
         return int(self._SyncObj__noopIDx or 0)
 
     def next_index(self, peer: str) -> int:
-        return int(self._SyncObj__raftNextIndex[self._members[peer]])
+        return int(self._SyncObj__raftNextIndex[self._node(peer)])
 
     def set_next_index(self, peer: str, index: int) -> None:
-        self._SyncObj__raftNextIndex[self._members[peer]] = index
+        self._SyncObj__raftNextIndex[self._node(peer)] = index
 
     def match_index(self, peer: str) -> int:
-        return int(self._SyncObj__raftMatchIndex.get(self._members[peer], 0))
+        return int(self._SyncObj__raftMatchIndex.get(self._node(peer), 0))
 
     def set_match_index(self, peer: str, index: int) -> None:
-        self._SyncObj__raftMatchIndex[self._members[peer]] = index
+        self._SyncObj__raftMatchIndex[self._node(peer)] = index
 
     def heard_from(self, peer: str) -> float:
         """When the leader last had an answer from a peer, on the engine's clock."""
-        return float(self._SyncObj__lastResponseTime.get(self._members[peer], 0.0))
-
-    def is_member(self, peer: str) -> bool:
-        return peer in self._members
+        return float(self._SyncObj__lastResponseTime.get(self._node(peer), 0.0))
 
     def note_answer(self, peer: str) -> None:
-        self._SyncObj__lastResponseTime[self._members[peer]] = now()
+        self._SyncObj__lastResponseTime[self._node(peer)] = now()
 
     def deadline(self) -> float:
         return float(self._SyncObj__raftElectionDeadline)
@@ -184,17 +184,40 @@ class Engine(SyncObj):  # type: ignore[misc]
         delay = uniform(config.election_min_ms, config.election_max_ms) / 1000
         self.set_deadline(now() + delay)
 
+    # Members -------------------------------------------------------------------------------
+
+    def _node(self, peer: str) -> Member:
+        node = self._nodes.get(peer)
+        if node is None:
+            node = self._nodes[peer] = Member(peer)
+        return node
+
+    def set_members(self, voters: tuple[str, ...], learners: tuple[str, ...]) -> None:
+        """Who counts and who only listens; the engine's own way of changing this is unsafe (A7)."""
+        self._SyncObj__otherNodes = {self._node(peer) for peer in voters}
+        self._SyncObj__readonlyNodes = {self._node(peer) for peer in learners}
+        present = {self._node(peer) for peer in (*voters, *learners)}
+        indexes = (self._SyncObj__raftNextIndex, self._SyncObj__raftMatchIndex)
+        for known in (*indexes, self._SyncObj__lastResponseTime):
+            for node in [node for node in known if node not in present]:
+                del known[node]
+        if self.is_leader():
+            for node in present:
+                indexes[0].setdefault(node, self._journal.last_index + 1)
+                indexes[1].setdefault(node, 0)
+                self._SyncObj__lastResponseTime.setdefault(node, now())
+
     # Steps ---------------------------------------------------------------------------------
 
     def deliver(self, peer: str, message: dict[str, Any]) -> None:
         """Hands a message that passed the guards to the engine."""
-        self._SyncObj__onMessageReceived(self._members[peer], message)
+        self._SyncObj__onMessageReceived(self._node(peer), message)
 
     def peer_connected(self, peer: str) -> None:
-        self._seam._onNodeConnected(self._members[peer])
+        self._seam._onNodeConnected(self._node(peer))
 
     def peer_disconnected(self, peer: str) -> None:
-        self._seam._onNodeDisconnected(self._members[peer])
+        self._seam._onNodeDisconnected(self._node(peer))
 
     def adopt_term(self, term: int) -> None:
         """Somebody is ahead: follow, and give the new term a full timeout to show its leader."""
@@ -257,7 +280,7 @@ class Engine(SyncObj):  # type: ignore[misc]
         raise FatalError("the engine tried to apply a command by itself")
 
     def _SyncObj__parseChangeClusterRequest(self, command: bytes) -> None:
-        """A7: members are static, and nothing from the log is ever unpickled."""
+        """A7: members change through entries of our own; nothing from the log is ever unpickled."""
 
     def _applyCommand(self, command: bytes, callback: object, commandType: object = None) -> None:
         raise FatalError("commands enter through the proposals only")

@@ -11,6 +11,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from .members import config_of
+
 if TYPE_CHECKING:
     from .recovery import Entry
     from .wire import Append
@@ -25,6 +27,11 @@ GUARDS = {
     "a5_keep_suffix": "an install keeps a log that already holds the snapshot's last entry",
     "a5_ack_index": "an install acknowledges the snapshot's index, not the log's end",
     "a6_vote_once": "a voter counts once per term",
+    "a6_members_only": "only the votes of voting members count",
+    "a7_one_change": "no change of members before the last one is committed",
+    "a7_own_term": "no change of members before an entry of the leader's term is committed",
+    "a7_catch_up": "a new member votes only when it has caught up",
+    "a7_folder": "a member that comes back with another data folder is refused",
     "a9_own_disk": "a leader counts itself only up to what its own disk holds",
     "a10_read_index": "a linearizable read waits until a majority has confirmed the leader",
     "a11_callbacks_outside": "callbacks of proposals are called between two steps of the engine",
@@ -51,7 +58,6 @@ GUARDS = {
     "c6_deadline": "a proposal that waits too long ends, as refused or as unknown",
     "c7_whole_term": "a conflict is resolved term by term, not entry by entry",
     "c8_bounds": "the uncommitted log of a leader is bounded",
-    "c9_members_only": "what a stranger sends never reaches the engine",
     "c11_transfer_waits": "a transfer stops the intake and waits for the target's log",
     "apply_slice": "a long backlog is applied in slices, with heartbeats between them",
     "flow_window": "what is in flight to one follower is bounded",
@@ -147,12 +153,16 @@ def first_of_term(log: LogView, index: int, commit: int) -> int:
 
 
 def entries_are_sound(message: Append, entries: list[Entry]) -> bool:
-    """Terms never decrease and never exceed the sender's."""
+    """Terms never decrease and never exceed the sender's; configurations can be read."""
     last = message.prev_term
-    for _, _, term in entries:
+    for command, _, term in entries:
         if term < last or term > message.term:
             return False
         last = term
+        try:
+            config_of(command)
+        except ValueError:
+            return False
     return True
 
 

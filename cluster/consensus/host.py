@@ -25,8 +25,16 @@ OnDurable = Callable[[Batch, float, int, int], None]
 class HostNetwork(Network, Protocol):
     """The network as the shell sees it: with a life, and with facts for the status page."""
 
+    vet: Callable[[str, str], str]  # why (node id, data folder id) is not to be talked with, or ""
+
     def bind(self) -> None: ...
     def release(self) -> None: ...
+    def identify(self, cluster_id: bytes, folder_id: str) -> None:
+        """Before `start()`: what this node says of itself."""
+
+    async def introduce(self) -> bytes:
+        """The cluster's id, as a member tells it to a node that waits to be added."""
+
     async def start(self) -> None: ...
     async def close(self) -> None: ...
     def abort(self) -> None: ...
@@ -53,7 +61,6 @@ class Host(Protocol):
         self,
         config: ConsensusConfig,
         key: bytes,
-        cluster_id: bytes,
         counters: Counters,
         wake: Callable[[], None],
     ) -> HostNetwork: ...
@@ -76,11 +83,10 @@ class RealHost:
         self,
         config: ConsensusConfig,
         key: bytes,
-        cluster_id: bytes,
         counters: Counters,
         wake: Callable[[], None],
     ) -> HostNetwork:
-        return Mesh(config, key, cluster_id, counters, wake)
+        return Mesh(config, key, counters, wake)
 
     def open_disk(
         self, files: SegmentFiles, on_durable: OnDurable, on_error: Callable[[str], None]

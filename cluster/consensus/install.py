@@ -15,6 +15,7 @@ from .guards import ALL_ON, Guards
 from .interface import ConsensusStartError, FatalError, ReplicatedMachine
 from .journal import Journal
 from .recovery import FIX, Recovered
+from .roster import Roster
 from .snapfile import SnapshotFile, SnapshotFileError
 from .snapreceive import Arrived, SnapshotReceiver
 from .snapstore import SnapshotStore
@@ -30,7 +31,9 @@ class Installer:
         machine: ReplicatedMachine,
         receiver: SnapshotReceiver,
         store: SnapshotStore,
+        roster: Roster,
     ) -> None:
+        self._roster = roster
         self._acceptor = acceptor
         self._machine = machine
         self._receiver = receiver
@@ -60,12 +63,15 @@ class Installer:
             return
         if self._is_too_old(snapshot.index):
             return
+        members = self._store.members(snapshot)
         restore(self._machine, self._store, snapshot)
-        keeps = acceptor.guards.on("a5_keep_suffix")
-        if journal.term_at(snapshot.index) != snapshot.term or not keeps:
+        keeps_log = journal.term_at(snapshot.index) == snapshot.term
+        keeps_log = keeps_log and acceptor.guards.on("a5_keep_suffix")
+        if not keeps_log:
             journal.reset(snapshot.index, snapshot.term)
         engine.set_applied_index(snapshot.index)
         engine.set_commit_index(max(engine.commit_index(), snapshot.index))
+        self._roster.restored(snapshot.index, members, keep_later=keeps_log)
         self.on_installed(snapshot)
         acceptor.counters.snapshots_installed += 1
         logger.info("installed snapshot %d from %s", snapshot.index, peer)

@@ -90,6 +90,19 @@ class SnapshotError(ConsensusError):
     """A snapshot could not be taken; the log keeps growing until the next one succeeds."""
 
 
+class MembershipError(ConsensusError):
+    """The members stay as they were, unless `code` is "unknown"; the message says why.
+
+    `code` is one of not_leader, is_leader, change_pending, already_member, not_a_member,
+    last_voter, too_many, no_majority, refused, unknown.
+    """
+
+    def __init__(self, code: str, message: str, *, is_brief: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.is_brief = is_brief  # gone within moments: worth another try
+
+
 class FatalError(ConsensusError):
     """An invariant or the disk broke: going on could lose acknowledged work."""
 
@@ -119,11 +132,12 @@ class ConsensusConfig:
 
     node_id: str
     listen: str
-    peers: tuple[str, ...]
+    peers: tuple[str, ...]  # the other first members, or with `join` members that can be asked
     data_dir: Path
     cluster_secret: str | None = None
     tls: TlsFiles | None = None
     meta: dict[str, str] = field(default_factory=dict)
+    join: bool = False  # an empty node that waits to be added to a running cluster
     fsync: bool = True
     heartbeat_ms: int = 50
     election_min_ms: int = 300
@@ -158,3 +172,4 @@ class PeerStatus:
     meta: dict[str, str]
     match_index: int
     last_contact_ms: float | None
+    standing: str = "voter"  # or joining, or learner

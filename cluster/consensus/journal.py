@@ -15,8 +15,10 @@ from pysyncobj.journal import Journal as LibraryJournal
 from . import records
 from .disk import Disk
 from .guards import ALL_ON, Guards
-from .interface import FatalError
+from .interface import ConsensusStartError, FatalError
+from .members import CONFIG, decode_members
 from .recovery import Entry, Recovered
+from .roster import Roster
 from .segments import Batch
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         self._applied_at_open = applied_index
         self._term, self._vote = found.term, found.vote
         self._disk: Disk | None = None
+        self._roster: Roster | None = None
         self._parts: list[bytes] = []
         self._opening: list[bytes] = []
         self._in_flight: deque[Batch] = deque()
@@ -47,6 +50,17 @@ class Journal(LibraryJournal):  # type: ignore[misc]
 
     def attach(self, disk: Disk) -> None:
         self._disk = disk
+
+    def watch(self, roster: Roster) -> None:
+        """From now on the roster follows this log; what a snapshot covers, it knows already."""
+        self._roster = roster
+        for command, index, _ in self._log[1:]:
+            if index <= self._applied_at_open or command[:1] != CONFIG:
+                continue
+            try:
+                roster.appended(index, decode_members(command[1:]))
+            except ValueError as error:
+                raise ConsensusStartError(f"journal entry {index}: {error}") from error
 
     # What the engine reads -----------------------------------------------------------------
 
@@ -83,6 +97,8 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         self.grown_bytes += len(command) + records.RECORD.size
         self._log.append((command, idx, term))
         self.log_bytes += len(command)
+        if command[:1] == CONFIG and self._roster is not None:
+            self._roster.appended(idx, decode_members(command[1:]))
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:
         first = self._log[entryFrom][1]
@@ -92,6 +108,8 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         self.log_bytes -= sum(len(entry[0]) for entry in self._log[entryFrom:])
         del self._log[entryFrom:]
         self._forget_durable_from(first)
+        if self._roster is not None:
+            self._roster.cut_from(first)
 
     def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
         if term < self._term:

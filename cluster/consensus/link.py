@@ -23,6 +23,7 @@ from .wire import (
     FrameError,
     Hello,
     Message,
+    Refusal,
     encode_frame,
 )
 
@@ -133,6 +134,9 @@ class Link(asyncio.Protocol):
 
     def _frames(self, data: bytes) -> None:
         for message, blob in self._decoder.frames(data):
+            if isinstance(message, Refusal):
+                self._mesh.refused(self, message.reason)
+                raise HandshakeError("refused_by_peer")
             if self.state is LinkState.HELLO:
                 self._meet(message)
             elif self.state is LinkState.UP:
@@ -148,7 +152,8 @@ class Link(asyncio.Protocol):
             raise HandshakeError("wrong_certificate")
         refusal = self._mesh.judge(self)
         if refusal:
-            raise HandshakeError(refusal)
+            self.refuse(refusal)
+            return
         if self._deadline is not None:
             self._deadline.cancel()
         if self.dialed is None:
@@ -156,6 +161,17 @@ class Link(asyncio.Protocol):
         self.state = LinkState.UP
         self._decoder.bytes_max = FRAME_BYTES_MAX
         self._mesh.link_up(self)
+
+    def refuse(self, reason: str) -> None:
+        """Says why, then closes; a node that asks for an introduction is told who answers it."""
+        if reason == "introduction" and self.dialed is None:
+            self.send(self._mesh.hello())
+        elif reason in ("removed", "other_folder"):
+            self.send(Refusal(reason))
+        transport, self._transport = self._transport, None
+        self._finish(reason)
+        if transport is not None:
+            transport.close()  # unlike abort(), lets the last frame out
 
     def send(self, message: Message, blob: Blob = EMPTY) -> bool:
         """False when the link is closed or hopelessly full (then it is closed)."""

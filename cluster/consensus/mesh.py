@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 from collections import deque
@@ -26,6 +27,8 @@ from .strangers import WaitingRoom, source_of
 from .tls import Certificates, reason_of
 from .wire import EMPTY, PROTOCOL, Blob, Hello, Message, Ping
 
+logger = logging.getLogger("quorate.consensus.mesh")
+
 REDIAL_MIN_S = 0.05
 REDIAL_MAX_S = 0.5
 CONNECT_TIMEOUT_S = 1.0
@@ -34,6 +37,8 @@ SILENCE_MAX_S = 10.0
 TWIN_SILENCE_S = 1.2  # more than two pings: whoever said nothing for so long may be replaced
 CERTIFICATES_EVERY_S = 5.0
 BOOT_BYTES = 8
+INTRODUCE_EVERY_S = 0.5
+INTRODUCE_SAY_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,15 @@ class Received:
     blob: bytes
 
 
-Event = Connected | Disconnected | Received
+@dataclass(frozen=True)
+class Refused:
+    """The peer closed the connection on purpose and said why."""
+
+    peer: str
+    reason: str
+
+
+Event = Connected | Disconnected | Received | Refused
 
 
 class Network(Protocol):
@@ -68,6 +81,11 @@ class Network(Protocol):
     def epoch(self, peer: str) -> int: ...
     def writable(self, peer: str) -> bool: ...
     def is_receiving(self, peer: str) -> bool: ...
+    def folder(self, peer: str) -> str:
+        """The data folder id of a connected peer, or of this node itself; "" if unknown."""
+
+    def set_peers(self, peers: tuple[str, ...]) -> None:
+        """Whom to stay connected with from now on."""
 
 
 class Mesh:
@@ -79,13 +97,14 @@ class Mesh:
         self,
         config: ConsensusConfig,
         key: bytes,
-        cluster_id: bytes,
         counters: Counters,
         wake: Callable[[], None],
     ) -> None:
         self._config = config
         self._key = key
-        self._cluster_id = cluster_id
+        self._cluster_id = b""
+        self._folder_id = ""
+        self._peers: dict[str, asyncio.Task[None] | None] = {}
         self._boot_id = token(BOOT_BYTES)
         self._links: dict[str, Link] = {}
         self._dialing: set[Link] = set()
@@ -98,6 +117,9 @@ class Mesh:
         self._welcomes: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
+        self._started = False
+        self._introduced: asyncio.Future[bytes] | None = None
+        self.vet: Callable[[str, str], str] = lambda node_id, folder_id: ""
         self.certificates: Certificates | None = None
         self.node_id = config.node_id
         self.counters = counters
@@ -118,32 +140,79 @@ class Mesh:
         """Gives the port back when the start fails later on."""
         self._listener.release()
 
+    async def introduce(self) -> bytes:
+        """Asks the given members for the cluster's id until one answers."""
+        self._introduced = asyncio.get_running_loop().create_future()
+        waited = 0.0
+        while not self._introduced.done():
+            for peer in self._config.peers:
+                link = await self._dial(peer)
+                if link is not None:
+                    await asyncio.wait([link.closed], timeout=CONNECT_TIMEOUT_S)
+            if not self._introduced.done():
+                if waited % INTRODUCE_SAY_S == 0:
+                    names = ", ".join(self._config.peers)
+                    logger.warning("none of %s answers; trying on", names)
+                waited += INTRODUCE_EVERY_S
+                await asyncio.sleep(INTRODUCE_EVERY_S)
+        return self._introduced.result()
+
+    def identify(self, cluster_id: bytes, folder_id: str) -> None:
+        """Told before `start()`: what this node says of itself."""
+        self._cluster_id = cluster_id
+        self._folder_id = folder_id
+
     async def start(self) -> None:
+        self._started = True
         self._listener.start(self._welcome)
         self._tasks = [
-            asyncio.create_task(self._keep_dialed(peer)) for peer in self._config.peers
-        ] + [
             asyncio.create_task(self._keep_alive()),
             asyncio.create_task(self._keep_certified()),
         ]
+        for peer in self._peers:
+            self._peers[peer] = asyncio.create_task(self._keep_dialed(peer))
 
     async def close(self) -> None:
         self.abort()
-        for task in self._tasks:
+        for task in self._all_tasks():
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         self._tasks = []
+        self._peers = {}
 
     def abort(self) -> None:
         """Drops everything at once, as a crash would."""
         self._closing = True
-        for task in self._tasks:
+        for task in self._all_tasks():
             task.cancel()
         self.release()
         for link in [*self._links.values(), *self._dialing, *self._strangers.inside()]:
             link.close("")
 
+    def _all_tasks(self) -> list[asyncio.Task[None]]:
+        return [*self._tasks, *(task for task in self._peers.values() if task is not None)]
+
     # Network -------------------------------------------------------------------------------
+
+    def folder(self, peer: str) -> str:
+        if peer == self.node_id:
+            return self._folder_id
+        link = self._links.get(peer)
+        return link.hello.folder_id if link is not None and link.hello is not None else ""
+
+    def set_peers(self, peers: tuple[str, ...]) -> None:
+        for peer in [peer for peer in self._peers if peer not in peers]:
+            task = self._peers.pop(peer)
+            if task is not None:
+                task.cancel()
+            link = self._links.get(peer)
+            if link is not None:
+                link.refuse(self.vet(peer, self.folder(peer)) or "not_a_member")
+        for peer in peers:
+            if peer not in self._peers and peer != self.node_id:
+                self._peers[peer] = (
+                    asyncio.create_task(self._keep_dialed(peer)) if self._started else None
+                )
 
     def send(self, peer: str, message: Message, blob: Blob = EMPTY) -> bool:
         link = self._links.get(peer)
@@ -173,7 +242,14 @@ class Mesh:
 
     def hello(self) -> Hello:
         config = self._config
-        return Hello(PROTOCOL, self._cluster_id, config.node_id, self._boot_id, config.meta)
+        return Hello(
+            PROTOCOL,
+            self._cluster_id,
+            config.node_id,
+            self._folder_id,
+            self._boot_id,
+            config.meta,
+        )
 
     def judge(self, link: Link) -> str:
         """Why this link is not wanted, or "": membership first, then which of two links stays."""
@@ -181,12 +257,14 @@ class Mesh:
         assert hello is not None
         if hello.protocol != PROTOCOL:
             return "other_protocol"
+        if not self._cluster_id:
+            return self._meet_first(hello)
         if hello.cluster_id != self._cluster_id:
-            return "other_cluster"
+            return "other_cluster" if hello.cluster_id else "introduction"
         if hello.node_id == self.node_id:
             return "this_node_itself" if hello.boot_id == self._boot_id else "same_id_twice"
-        if hello.node_id not in self._config.peers:
-            return "not_a_member"
+        if refusal := self.vet(hello.node_id, hello.folder_id):
+            return refusal
         if link.dialed not in (None, hello.node_id):
             return "wrong_member"
         current = self._links.get(hello.node_id)
@@ -200,6 +278,18 @@ class Mesh:
         if current.initiator == preferred and link.initiator != preferred:
             return "second_link"
         return ""
+
+    def _meet_first(self, hello: Hello) -> str:
+        """This node waits to be added: any member may tell it the cluster's id."""
+        if self._introduced is not None and not self._introduced.done() and hello.cluster_id:
+            self._introduced.set_result(hello.cluster_id)
+        return "introduction"
+
+    def refused(self, link: Link, reason: str) -> None:
+        """The peer closes this connection and says why."""
+        if reason in ("removed", "other_folder"):
+            self.inbox.append(Refused(link.dialed or link.peer, reason))
+            self.wake()
 
     def link_up(self, link: Link) -> None:
         current = self._links.get(link.peer)

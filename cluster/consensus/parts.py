@@ -11,6 +11,7 @@ from .interface import ConsensusConfig
 from .journal import Journal
 from .mesh import Network
 from .outbox import Outbox
+from .roster import Roster
 
 
 @dataclass(frozen=True)
@@ -22,3 +23,4 @@ class Parts:
     outbox: Outbox
     guards: Guards
     counters: Counters
+    roster: Roster

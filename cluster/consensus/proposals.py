@@ -26,6 +26,7 @@ class Proposal:
     size: int = 0
     index: int = 0
     term: int = 0
+    is_own: bool = False
 
 
 class Proposals:
@@ -40,9 +41,10 @@ class Proposals:
         self._in_log: deque[Proposal] = deque()  # by index
         self._ended: deque[tuple[Proposal, Outcome, object]] = deque()
         self._bytes = 0
+        self._own = 0  # entries of the leader itself, in `_in_log` too; they count in no bound
 
     def __len__(self) -> int:
-        return len(self._queued) + len(self._in_log)
+        return len(self._queued) + len(self._in_log) - self._own
 
     @property
     def has_queued(self) -> bool:
@@ -67,6 +69,11 @@ class Proposals:
     def next_queued(self) -> Proposal | None:
         return self._queued.popleft() if self._queued else None
 
+    def enter(self, index: int, term: int, callback: ProposalCallback) -> None:
+        """An entry that the leader put into the log by itself."""
+        self._own += 1
+        self._in_log.append(Proposal(b"", callback, now(), 0, index, term, is_own=True))
+
     def entered(self, proposal: Proposal, index: int, term: int) -> None:
         proposal.index, proposal.term = index, term
         proposal.entry = b""  # the log has it now
@@ -79,6 +86,7 @@ class Proposals:
         while self._in_log and self._in_log[0].index <= index:
             proposal = self._in_log.popleft()
             self._bytes -= proposal.size
+            self._own -= proposal.is_own
             if (proposal.index, proposal.term) == (index, term):
                 self._counters.commit.add(now() - proposal.started)
                 self._ended.append((proposal, Outcome.APPLIED, result))
@@ -95,7 +103,7 @@ class Proposals:
             self._ended.append((self._in_log.popleft(), Outcome.UNKNOWN, reason))
         while self._queued:
             self._ended.append((self._queued.popleft(), Outcome.REFUSED, reason))
-        self._bytes = 0
+        self._bytes = self._own = 0
 
     def expire(self) -> None:
         """Ends what waited too long; both queues are in order of submission."""

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .guards import majority
 from .interface import ReadCallback, ReadError, ReadFailure
 from .parts import Parts
 from .pin import now
@@ -82,6 +81,7 @@ class Reads:
         self._outbox = parts.outbox
         self._guards = parts.guards
         self._counters = parts.counters
+        self._roster = parts.roster
         self._replicator = replicator
         self._resend_s = parts.config.heartbeat_ms / 1000
         self._seq = 0
@@ -175,17 +175,14 @@ class Reads:
     def _commit_index(self) -> int:
         """A lone node has committed what its own disk holds (A9)."""
         commit = self._engine.commit_index()
-        if self._voters() or not self._guards.on("a9_own_disk"):
+        if not self._roster.is_alone or not self._guards.on("a9_own_disk"):
             return commit
         return min(commit, self._journal.durable_index)
-
-    def _voters(self) -> tuple[str, ...]:
-        return self._config.peers
 
     def _ping(self, current: Round) -> None:
         current.sent_at = now()
         ping = ReadPing(current.term, current.seq)
-        for peer in self._voters():
+        for peer in self._roster.voters:
             if peer not in current.confirmed_by:
                 self._outbox.send(peer, ping)
 
@@ -198,9 +195,7 @@ class Reads:
             self._count(current)
 
     def _count(self, current: Round) -> None:
-        voters = self._voters()
-        confirmed = sum(peer in current.confirmed_by for peer in voters)
-        if confirmed + 1 < majority(len(voters) + 1):
+        if not self._roster.is_majority(current.confirmed_by | {self._config.node_id}):
             return
         self._round = None
         self._counters.read_rounds += 1

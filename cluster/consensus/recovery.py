@@ -21,8 +21,8 @@ SUFFIX = ".seg"
 NAME = re.compile(r"\d{16}\.seg")
 SPARE = "spare.tmp"  # space that is already taken, for the next segment
 FIX = (
-    "restore the file from a backup; or, with all other nodes ready, move this node's data folder "
-    "away and start it empty, so that it copies the leader's state"
+    "restore the file from a backup; or remove this node from the cluster, move its data folder "
+    "away, start it empty with --join and add it again"
 )
 
 Entry = tuple[bytes, int, int]  # (command, index, term): the library's own shape

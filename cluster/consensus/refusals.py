@@ -15,7 +15,8 @@ logger = logging.getLogger("quorate.consensus.mesh")
 WORDS = {
     "bad_proof": "it has another cluster secret",
     "other_cluster": "it belongs to another cluster",
-    "not_a_member": "it is not a member of this cluster",
+    "removed": "it was removed from this cluster",
+    "other_folder": "it lost its data folder: remove it from the cluster and add it again",
     "other_protocol": "its release speaks another protocol",
     "wrong_member": "another member answers at its address",
     "this_node_itself": "its address leads back to this node: correct the list of members",

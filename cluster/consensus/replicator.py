@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from .guards import majority
 from .parts import Parts
 from .snapsend import SnapshotSender
 from .snapstore import SnapshotStore
@@ -57,6 +56,7 @@ class Replicator:
         self._guards = parts.guards
         self._counters = parts.counters
         self._has_window = parts.guards.on("flow_window")
+        self._roster = parts.roster
         self._progress: dict[str, Progress] = {}
         self._encoded: dict[int, tuple[int, bool, Blob]] = {}  # first -> (last, is full, blob)
         self.snapshots: SnapshotStore | None = None
@@ -65,7 +65,15 @@ class Replicator:
 
     def begin(self) -> None:
         self.end()
-        self._progress = {peer: Progress() for peer in self._config.peers}
+        self.members_changed()
+
+    def members_changed(self) -> None:
+        """Learners are sent everything too; who left is sent nothing more."""
+        for peer in [peer for peer in self._progress if peer not in self._roster.others]:
+            self._drop_sender(self._progress.pop(peer))
+        for peer in self._roster.others:
+            if peer not in self._progress:
+                self._progress[peer] = Progress()
 
     def end(self) -> None:
         self.drop_senders()
@@ -228,8 +236,9 @@ class Replicator:
     def others_are_ahead(self) -> bool:
         """A quorum without this leader has on disk what its own disk still lacks."""
         durable = self._journal.durable_index
-        ahead = sum(progress.acked > durable for progress in self._progress.values())
-        return ahead >= majority(len(self._config.peers) + 1)
+        return self._roster.is_majority(
+            {peer for peer, progress in self._progress.items() if progress.acked > durable}
+        )
 
     def _deliver(self, peer: str, next_index: int, *, reset: bool, success: bool) -> None:
         self._engine.deliver(

@@ -1,20 +1,25 @@
-"""The snapshot file: header, CRC'd chunks, trailer. Written once, validated before every use."""
+"""The snapshot file: header, CRC'd chunks, trailer. Written once, validated before every use.
+
+The first chunk is the cluster's configuration at that point, the others are the machine's.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from .members import Members, decode_members, encode_members
 from .storage import BufferedReader, Storage
 
 MAGIC = b"QRTSNAP1"
-FORMAT = 1
+FORMAT = 2
 HEADER = struct.Struct("<8sI16sQQI")  # magic, format, cluster, index, term, crc
 CHUNK = struct.Struct("<II")  # length, crc
 TRAILER = struct.Struct("<IIQQI")  # the end mark, chunks crc, chunk count, content bytes, crc
@@ -50,6 +55,7 @@ def write_content(
     cluster: bytes,
     index: int,
     term: int,
+    members: Members,
     chunks: Iterable[bytes],
     keep_going: Callable[[], bool] = lambda: True,
 ) -> None:
@@ -57,7 +63,7 @@ def write_content(
     head = HEADER.pack(MAGIC, FORMAT, cluster, index, term, 0)[:-4]
     file.write(head + struct.pack("<I", zlib.crc32(head)))
     total_crc, count, size = 0, 0, 0
-    for chunk in chunks:
+    for chunk in itertools.chain((encode_members(members),), chunks):
         if not keep_going():
             raise InterruptedError("the node that wanted this snapshot is gone")
         if len(chunk) > CHUNK_BYTES_MAX:
@@ -75,7 +81,29 @@ def write_content(
 def read_chunks(
     storage: Storage, path: Path, cluster: bytes, index: int, term: int
 ) -> Iterator[bytes]:
-    """Yields the content, checking every byte; SnapshotFileError on the first damage."""
+    """Yields the machine's content, checking every byte; SnapshotFileError on the first damage."""
+    pieces = _read_pieces(storage, path, cluster, index, term)
+    next(pieces, None)
+    yield from pieces
+
+
+def read_members(storage: Storage, snapshot: SnapshotFile, cluster: bytes) -> Members:
+    """The configuration as of the snapshot; SnapshotFileError if it cannot be read."""
+    pieces = _read_pieces(storage, snapshot.path, cluster, snapshot.index, snapshot.term)
+    with contextlib.closing(pieces):
+        return _members_in(next(pieces, b""))
+
+
+def _members_in(chunk: bytes) -> Members:
+    try:
+        return decode_members(chunk)
+    except ValueError as error:
+        raise SnapshotFileError(str(error)) from error
+
+
+def _read_pieces(
+    storage: Storage, path: Path, cluster: bytes, index: int, term: int
+) -> Generator[bytes, None, None]:
     with contextlib.closing(BufferedReader(storage, path)) as file:
         _check_header(file.read(HEADER.size), cluster, index, term)
         total_crc, count, size = 0, 0, 0
@@ -100,7 +128,9 @@ def read_chunks(
 
 def validate(storage: Storage, path: Path, cluster: bytes, index: int, term: int) -> None:
     """Reads the file once; raises SnapshotFileError or OSError if it is not intact."""
-    for _ in read_chunks(storage, path, cluster, index, term):
+    pieces = _read_pieces(storage, path, cluster, index, term)
+    _members_in(next(pieces, b""))
+    for _ in pieces:
         pass
 
 

@@ -17,6 +17,7 @@ from .core import Core
 from .disk import Disk
 from .host import Host
 from .interface import ReplicatedMachine, SnapshotError
+from .members import Members
 from .pin import now
 from .snapfile import SnapshotFile, write_content
 from .snapstore import TEMPORARY, SnapshotStore
@@ -132,7 +133,10 @@ class Snapshotter:
         grown, core.journal.grown_bytes = core.journal.grown_bytes, 0
         temporary = self._store.folder / f"taking-{os.getpid()}{TEMPORARY}"
         try:
-            await self._aside.run(lambda is_wanted: self._write(temporary, index, term, is_wanted))
+            members = core.roster.at(index)
+            await self._aside.run(
+                lambda is_wanted: self._write(temporary, index, term, members, is_wanted)
+            )
             # Before it gets its name: a restart begins at the newest, replaying nothing older.
             await self._machine.before_truncate(index)
             snapshot = await self._host.offload(lambda: self._publish(temporary, index, term))
@@ -159,13 +163,21 @@ class Snapshotter:
                 "free space on this disk"
             )
 
-    def _write(self, path: Path, index: int, term: int, is_wanted: Callable[[], bool]) -> None:
+    def _write(
+        self,
+        path: Path,
+        index: int,
+        term: int,
+        members: Members,
+        is_wanted: Callable[[], bool],
+    ) -> None:
         with contextlib.closing(BufferedWriter(self._store.storage, path)) as file:
             write_content(
                 file,
                 cluster=self._store.cluster_id,
                 index=index,
                 term=term,
+                members=members,
                 chunks=self._machine.snapshot(),
                 keep_going=is_wanted,
             )

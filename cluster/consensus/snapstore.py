@@ -10,7 +10,8 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from .snapfile import NAME, SnapshotFile, file_name, read_chunks, validate
+from .members import Members
+from .snapfile import NAME, SnapshotFile, file_name, read_chunks, read_members, validate
 from .storage import Open, Storage
 
 KEEP = 2
@@ -39,6 +40,10 @@ class SnapshotStore:
         return read_chunks(
             self.storage, snapshot.path, self.cluster_id, snapshot.index, snapshot.term
         )
+
+    def members(self, snapshot: SnapshotFile) -> Members:
+        """The configuration as of the snapshot; SnapshotFileError if it cannot be read."""
+        return read_members(self.storage, snapshot, self.cluster_id)
 
     def validate(self, snapshot: SnapshotFile) -> None:
         """Reads it once; SnapshotFileError or OSError if it is not intact."""

@@ -71,7 +71,7 @@ async def _try(core: Core, wake: Callable[[], None], target: str) -> bool:
 
 def choose(core: Core, target: str | None) -> str:
     """The named member, or the one whose log reaches furthest of those that answer."""
-    connected = [peer for peer in sorted(core.config.peers) if core.network.epoch(peer)]
+    connected = [peer for peer in core.roster.voters if core.network.epoch(peer)]
     if target is None:
         if not connected:
             raise TransferError("no other node is connected")
@@ -80,8 +80,8 @@ def choose(core: Core, target: str | None) -> str:
             connected,
             key=lambda peer: (core.engine.heard_from(peer) > lately, core.replicator.acked(peer)),
         )
-    if target not in core.config.peers:
-        raise TransferError(f"{target} is not another member of this cluster")
+    if target not in core.roster.voters:
+        raise TransferError(f"{target} is not another voting member of this cluster")
     if target not in connected:
         raise TransferError(f"{target} is not connected")
     return target

@@ -27,11 +27,15 @@ ENTRY_HEAD = struct.Struct("<QI")  # term, length
 
 
 class Hello(msgspec.Struct, tag=1, array_like=True, frozen=True):
-    """First frame of each side, after the secret was proved."""
+    """First frame of each side, after the secret was proved.
+
+    A node that waits to be added knows no `cluster_id` yet; it sends an empty one to be told.
+    """
 
     protocol: Natural
     cluster_id: bytes
     node_id: str
+    folder_id: str
     boot_id: bytes
     meta: dict[str, str]
 
@@ -142,8 +146,15 @@ class ReadAnswer(msgspec.Struct, tag=16, array_like=True, frozen=True):
     index: Natural
 
 
+class Refusal(msgspec.Struct, tag=20, array_like=True, frozen=True):
+    """Last frame before a connection is closed on purpose; `reason` is a counter name."""
+
+    reason: str
+
+
 Message = (
     Hello
+    | Refusal
     | Ping
     | Append
     | AppendReply

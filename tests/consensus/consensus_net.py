@@ -106,11 +106,12 @@ class NetNode:
             wake=lambda: None,
             on_role=lambda role, term, leader: None,
             applied=applied,
+            members=store.members(snapshot) if snapshot is not None else None,
         )
         receiver = SnapshotReceiver(
             store, lambda job, done: done(job()), self.core.snapshot_arrived, guards
         )
-        installer = Installer(self.core.acceptor, self.machine, receiver, store)
+        installer = Installer(self.core.acceptor, self.machine, receiver, store, self.core.roster)
         self.core.enable_snapshots(store, installer)
         for peer in config.peers:
             if self.epoch(peer):
@@ -135,6 +136,11 @@ class NetNode:
 
     def is_receiving(self, peer: str) -> bool:
         return False
+
+    def folder(self, peer: str) -> str:
+        return ""
+
+    def set_peers(self, peers: tuple[str, ...]) -> None: ...
 
     # What tests look at and do ---------------------------------------------------------------
 
@@ -185,7 +191,14 @@ class NetNode:
         assert term is not None
         with (self.snapshots / file_name(index, term)).open("wb") as file:
             chunks = self.machine.snapshot()
-            write_content(file, cluster=CLUSTER, index=index, term=term, chunks=chunks)
+            write_content(
+                file,
+                cluster=CLUSTER,
+                index=index,
+                term=term,
+                members=self.core.roster.at(index),
+                chunks=chunks,
+            )
         self.journal.trim(index)
         return index
 

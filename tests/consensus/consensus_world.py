@@ -43,6 +43,8 @@ class ScriptedNetwork:
         self.inbox: deque[Event] = deque()
         self.sent: list[tuple[str, Message, Blob]] = []
         self.epochs: dict[str, int] = {}
+        self.folders: dict[str, str] = {}  # empty: no folder is ever bound
+        self.peers: tuple[str, ...] = ()
 
     def send(self, peer: str, message: Message, blob: Blob = EMPTY) -> bool:
         if not self.epochs.get(peer):
@@ -58,6 +60,12 @@ class ScriptedNetwork:
 
     def is_receiving(self, peer: str) -> bool:
         return False
+
+    def folder(self, peer: str) -> str:
+        return self.folders.get(peer, "")
+
+    def set_peers(self, peers: tuple[str, ...]) -> None:
+        self.peers = peers
 
 
 class ScriptedDisk:
@@ -125,7 +133,9 @@ class World:
         self.receiver = SnapshotReceiver(
             store, lambda job, done: done(job()), self.core.snapshot_arrived, Guards(disabled)
         )
-        installer = Installer(self.core.acceptor, self.machine, self.receiver, store)
+        installer = Installer(
+            self.core.acceptor, self.machine, self.receiver, store, self.core.roster
+        )
         self.core.enable_snapshots(store, installer)
 
     @property

@@ -15,8 +15,10 @@ from consensus_helpers import ListMachine
 from chaos.sim.disk import Fate, MemoryStorage, PowerCut
 from cluster.consensus.folder import DataFolder
 from cluster.consensus.guards import Guards
+from cluster.consensus.identity import new_identity
 from cluster.consensus.install import align, choose_snapshot, restore
 from cluster.consensus.journal import Journal
+from cluster.consensus.members import first_members
 from cluster.consensus.recovery import read_journal, settle
 from cluster.consensus.segments import Batch, SegmentFiles
 from cluster.consensus.snapfile import SnapshotFile, write_content
@@ -40,6 +42,9 @@ class Promise:
     vote: str | None
 
 
+MEMBERS = first_members(("a:1", "b:1", "c:1"))
+
+
 @dataclass
 class Rig:
     """`promised` is what was reported durable, `possible` what may be found instead of it."""
@@ -53,8 +58,8 @@ class Rig:
 
     def start(self) -> None:
         storage = self.storage
-        folder = self.folder = DataFolder(storage, ROOT, "a:1", CLUSTER)
-        folder.open()
+        folder = self.folder = DataFolder(storage, ROOT, "a:1")
+        identity = folder.open() or new_identity(CLUSTER, "a:1", MEMBERS.ids)
         store = self.store = SnapshotStore(storage, folder.snapshots, CLUSTER)
         found = read_journal(storage, folder.journal, CLUSTER)
         snapshot = choose_snapshot(store, found)
@@ -69,7 +74,7 @@ class Rig:
         self.files = SegmentFiles(
             storage, folder.journal, CLUSTER, found, SEGMENT_BYTES, fsync=True
         )
-        folder.sign(self.files, journal.opening())
+        folder.sign(identity, self.files, journal.opening())
         self.batches: list[Batch] = []
         journal.attach(self)
         align(journal, snapshot)
@@ -155,7 +160,9 @@ class Rig:
         temporary = store.folder / "taking.tmp"
         with contextlib.closing(BufferedWriter(store.storage, temporary)) as file:
             chunks = [(4).to_bytes(4, "big") + b"%4d" % number for number in range(60)]
-            write_content(file, cluster=CLUSTER, index=index, term=term, chunks=chunks)
+            write_content(
+                file, cluster=CLUSTER, index=index, term=term, members=MEMBERS, chunks=chunks
+            )
             file.finish()
         store.validate_as(temporary, index, term)
         return store.publish(temporary, index, term)

@@ -76,7 +76,10 @@ class FakeCertificates:
 
 def make_mesh(node_id: str, *peers: str, key: bytes = KEY, **settings: Any) -> Mesh:
     config = ConsensusConfig(node_id, node_id, tuple(peers), Path("unused"), **settings)
-    return Mesh(config, key, CLUSTER, Counters(), lambda: None)
+    mesh = Mesh(config, key, Counters(), lambda: None)
+    mesh.identify(CLUSTER, "folder")
+    mesh.set_peers(config.peers)
+    return mesh
 
 
 @contextlib.asynccontextmanager

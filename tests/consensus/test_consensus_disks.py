@@ -23,6 +23,7 @@ from cluster.consensus.guards import ALL_ON, Guards
 from cluster.consensus.host import RealHost
 from cluster.consensus.install import choose_snapshot
 from cluster.consensus.journal import Journal
+from cluster.consensus.members import first_members
 from cluster.consensus.recovery import Recovered, read_journal, settle
 from cluster.consensus.snapfile import SnapshotFile, file_name, write_content
 from cluster.consensus.snapreceive import Arrived, SnapshotReceiver
@@ -30,6 +31,8 @@ from cluster.consensus.snapshotter import Snapshotter
 from cluster.consensus.snapstore import SnapshotStore
 from cluster.consensus.storage import FILES, make_folders, sync_path
 from cluster.consensus.wire import PreVote, PreVoteReply, SnapshotChunk
+
+MEMBERS = first_members(("a:1", "b:1", "c:1"))
 
 FOLDER = Path("/node/journal")
 guarded_or_not = pytest.mark.parametrize("guarded", [True, False])
@@ -125,7 +128,7 @@ def test_b3_a_snapshot_that_outran_the_log_counts_as_log(
     net.crash("a")
     with (tmp_path / "a" / "snapshots" / file_name(9, 2)).open("wb") as file:
         chunks = [(1).to_bytes(4, "big"), b"x"] * 8
-        write_content(file, cluster=CLUSTER, index=9, term=2, chunks=chunks)
+        write_content(file, cluster=CLUSTER, index=9, term=2, members=MEMBERS, chunks=chunks)
     a = net.restart("a")
     assert len(a.applied) == 8
     net.hold("ab")
@@ -149,7 +152,9 @@ def test_b5_a_node_without_its_snapshot_does_not_start(
     path = tmp_path / file_name(7, 1)
     if damage != "missing":
         with path.open("wb") as file:
-            write_content(file, cluster=CLUSTER, index=7, term=1, chunks=[b"state"])
+            write_content(
+                file, cluster=CLUSTER, index=7, term=1, members=MEMBERS, chunks=[b"state"]
+            )
     if damage == "flipped":
         data = bytearray(path.read_bytes())
         data[60] ^= 1
@@ -273,7 +278,14 @@ class Reception:
 
 def snapshot_bytes(path: Path) -> bytes:
     with path.open("wb") as file:
-        write_content(file, cluster=CLUSTER, index=7, term=1, chunks=[b"first", b"second" * 50])
+        write_content(
+            file,
+            cluster=CLUSTER,
+            index=7,
+            term=1,
+            members=MEMBERS,
+            chunks=[b"first", b"second" * 50],
+        )
     return path.read_bytes()
 
 
@@ -354,7 +366,9 @@ def test_c5_a_transfer_outlives_the_next_snapshot(
 
     def publish(index: int) -> SnapshotFile:
         with (tmp_path / "t").open("wb") as file:
-            write_content(file, cluster=CLUSTER, index=index, term=1, chunks=[b"state"])
+            write_content(
+                file, cluster=CLUSTER, index=index, term=1, members=MEMBERS, chunks=[b"state"]
+            )
         return store.publish(tmp_path / "t", index, 1)
 
     store = SnapshotStore(FILES, tmp_path, CLUSTER)

@@ -322,18 +322,20 @@ async def test_somebody_elses_claim_to_this_nodes_id_is_refused() -> None:
     [
         ({"protocol": PROTOCOL + 1}, "other_protocol"),
         ({"cluster_id": CLUSTER[::-1] + b"x"}, "other_cluster"),
-        ({"node_id": "127.0.0.1:9"}, "not_a_member"),
+        ({"folder_id": "removed folder"}, "removed"),
     ],
 )
 async def test_a_hello_that_does_not_fit_is_refused(changes: dict[str, Any], reason: str) -> None:
     a, b = free_addresses(2)
     mesh = make_mesh(a, b)
+    mesh.vet = lambda _, folder: "removed" if folder == "removed folder" else ""
     mesh._dial = dials_nobody  # type: ignore[method-assign]
     async with started(mesh):
         reader, writer = await prove(mesh)
         claims = {"node_id": b, "boot_id": b"12345678"} | changes
         writer.write(encode_frame(hello_of(mesh, **claims)))
-        assert await read_until_closed(reader) == b""
+        said = await read_until_closed(reader)  # only who can act on it is told why
+        assert (reason.encode() in said) is (reason == "removed") is bool(said)
         assert mesh.counters.dropped[reason] == 1
         assert not mesh.inbox
 
@@ -430,7 +432,9 @@ async def test_a_name_with_several_addresses_is_tried_on_all(
         "cluster.consensus.resolver.look_up", lambda host: ["127.0.0.77", "127.0.0.1"]
     )
     config = ConsensusConfig(name, b, (a,), Path("unused"))
-    other = Mesh(config, KEY, CLUSTER, Counters(), lambda: None)
+    other = Mesh(config, KEY, Counters(), lambda: None)
+    other.identify(CLUSTER, "folder")
+    other.set_peers(config.peers)
     other._dial = dials_nobody  # type: ignore[method-assign]
     async with started(one, other):
         await until(lambda: one.epoch(name))

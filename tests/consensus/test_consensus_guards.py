@@ -14,6 +14,7 @@ from consensus_world import CLUSTER, World, command
 
 from cluster.consensus import Outcome, Role
 from cluster.consensus.guards import GUARDS, Guards, first_of_term, plan_append
+from cluster.consensus.members import first_members
 from cluster.consensus.snapfile import write_content
 from cluster.consensus.wire import (
     Append,
@@ -37,6 +38,7 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MakeWorld:
     return build
 
 
+MEMBERS = first_members(("a:1", "b:1", "c:1"))
 OWN = [command("own3", 3, 1), command("own4", 4, 1)]
 BASE = [command("base2", 2, 1)]
 
@@ -45,7 +47,7 @@ def snapshot_file(folder: Path, index: int, term: int, text: bytes) -> bytes:
     path = folder / "made"
     with path.open("wb") as file:
         chunks = [len(text).to_bytes(4, "big"), text]
-        write_content(file, cluster=CLUSTER, index=index, term=term, chunks=chunks)
+        write_content(file, cluster=CLUSTER, index=index, term=term, members=MEMBERS, chunks=chunks)
     return path.read_bytes()
 
 

@@ -12,6 +12,7 @@ import pytest
 from consensus_helpers import TestNode, running, until
 
 from cluster.consensus import ConsensusStartError, Outcome, SnapshotError
+from cluster.consensus.members import first_members
 from cluster.consensus.snapfile import (
     SnapshotFile,
     SnapshotFileError,
@@ -26,6 +27,7 @@ from cluster.consensus.storage import FILES
 from cluster.consensus.wire import SnapshotChunk, SnapshotReply
 
 CLUSTER = b"c" * 16
+MEMBERS = first_members(("a:1", "b:1", "c:1"))
 SMALL = {
     "trailing_entries": 5,
     "segment_bytes": 2000,
@@ -48,7 +50,7 @@ def snapshots_of(node: TestNode) -> list[int]:
 
 def write_file(path: Path, chunks: list[bytes], index: int = 7, term: int = 2) -> None:
     with path.open("wb") as file:
-        write_content(file, cluster=CLUSTER, index=index, term=term, chunks=chunks)
+        write_content(file, cluster=CLUSTER, index=index, term=term, members=MEMBERS, chunks=chunks)
 
 
 async def test_a_snapshot_shortens_disk_and_restart(tmp_path: Path) -> None:
@@ -332,6 +334,7 @@ def test_a_writer_whose_node_is_gone_stops(tmp_path: Path) -> None:
             cluster=CLUSTER,
             index=1,
             term=1,
+            members=MEMBERS,
             chunks=endless(),
             keep_going=lambda: next(answers),
         )

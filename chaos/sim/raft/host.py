@@ -200,7 +200,6 @@ class SimHost:
         self,
         config: ConsensusConfig,
         key: bytes,
-        cluster_id: bytes,
         counters: Counters,
         wake: Callable[[], None],
     ) -> End:

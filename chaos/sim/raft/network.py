@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 REDIAL_S = (0.01, 0.25)
 LEARN_OF_RESET_S = 0.05
+INTRODUCE_S = 0.5
 WRITABLE_BYTES = 32 << 10  # scaled down with everything else, so that windows do close
 
 
@@ -107,6 +108,9 @@ class End:
         self._heard: dict[str, float] = {}
         self._last_epoch = 0
         self.is_open = False
+        self.cluster_id = b""
+        self.folder_id = ""
+        self.vet: Callable[[str, str], str] = lambda node_id, folder_id: ""
 
     # What consensus asks -----------------------------------------------------------------------
 
@@ -115,6 +119,16 @@ class End:
 
     def release(self) -> None:
         self.is_open = False
+
+    def identify(self, cluster_id: bytes, folder_id: str) -> None:
+        self.cluster_id = cluster_id
+        self.folder_id = folder_id
+
+    async def introduce(self) -> bytes:
+        """Some member that can be reached tells the cluster's id."""
+        while not (cluster_id := self._fabric.cluster_id(self.life.id)):  # noqa: ASYNC110
+            await asyncio.sleep(INTRODUCE_S)
+        return cluster_id
 
     async def start(self) -> None:
         self.is_open = True
@@ -146,6 +160,15 @@ class End:
 
     def is_receiving(self, peer: str) -> bool:
         return False
+
+    def folder(self, peer: str) -> str:
+        if peer == self.life.id:
+            return self.folder_id
+        link = self._links.get(peer)
+        return link.other(self).folder_id if link is not None else ""
+
+    def set_peers(self, peers: tuple[str, ...]) -> None:
+        """Everybody is connected with everybody here; who is refused decides `vet`."""
 
     def meta(self, peer: str) -> dict[str, str]:
         return self._metas.get(peer, {})
@@ -229,6 +252,13 @@ class Fabric:
         return bool(self.repeat_p) and self._rng.random() < self.repeat_p
 
     # Life --------------------------------------------------------------------------------------
+
+    def cluster_id(self, asker: str) -> bytes:
+        """As one of the nodes that `asker` can reach knows it."""
+        for node_id, end in self._ends.items():
+            if not self.cuts.get((asker, node_id)) and not self.cuts.get((node_id, asker)):
+                return end.cluster_id
+        return b""
 
     def join(self, end: End) -> None:
         self._ends[end.life.id] = end

@@ -335,6 +335,7 @@ def _close(world: World, loop: NodeLoop) -> None:
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()
-    with contextlib.suppress(StuckError, ValueError):  # ValueError: there is no task left
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    if tasks:
+        with contextlib.suppress(StuckError):
+            loop.run_until_complete(asyncio.wait(tasks))
     loop.close()
