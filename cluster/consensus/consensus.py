@@ -119,7 +119,7 @@ class Consensus:
         store = SnapshotStore(storage, folder.snapshots, cluster_id)
 
         def read() -> tuple[Recovered, SnapshotFile | None]:
-            found = read_journal(storage, folder.journal, cluster_id)
+            found = read_journal(storage, folder.journal, cluster_id, guards)
             snapshot = choose_snapshot(store, found, guards)
             folder.check_content(found, snapshot)
             return found, snapshot
@@ -127,7 +127,7 @@ class Consensus:
         found, snapshot = await self._host.offload(read)
         folder.prepare()
         store.remove_unfinished()
-        await self._host.offload(lambda: settle(storage, folder.journal, found))
+        await self._host.offload(lambda: settle(storage, folder.journal, found, guards))
         if snapshot is not None:
             try:
                 restore(self._machine, store, snapshot)

@@ -73,7 +73,9 @@ def frame_batch(nonce: bytes, sequence: int, parts: list[bytes]) -> list[bytes]:
     return [head + struct.pack("<I", crc), *parts]
 
 
-def batch_at(data: memoryview, offset: int, nonce: bytes) -> tuple[int, memoryview] | None:
+def batch_at(
+    data: memoryview, offset: int, nonce: bytes, *, checked: bool = True
+) -> tuple[int, memoryview] | None:
     """(sequence, body) of the intact batch that starts at `offset`, else None."""
     if offset + BATCH_HEADER.size > len(data):
         return None
@@ -82,7 +84,7 @@ def batch_at(data: memoryview, offset: int, nonce: bytes) -> tuple[int, memoryvi
     if found != nonce or start + size > len(data):
         return None
     body = data[start : start + size]
-    if zlib.crc32(body, zlib.crc32(data[offset : offset + BATCH_CHECKED])) != crc:
+    if checked and zlib.crc32(body, zlib.crc32(data[offset : offset + BATCH_CHECKED])) != crc:
         return None
     return sequence, body
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import records
+from .guards import ALL_ON, Guards
 from .interface import ConsensusStartError
 from .mark import read_mark
 from .storage import Open, Storage
@@ -70,12 +71,16 @@ def corrupt(path: Path, offset: int, why: str) -> ConsensusStartError:
     return ConsensusStartError(f"journal {path} is corrupt at byte {offset}: {why}; {FIX}")
 
 
-def read_journal(storage: Storage, folder: Path, cluster: bytes) -> Recovered:
+def read_journal(
+    storage: Storage, folder: Path, cluster: bytes, guards: Guards = ALL_ON
+) -> Recovered:
     """Reads every segment in order; ConsensusStartError on anything but a torn tail."""
     found = Recovered()
+    checked = guards.on("b7_checksums")
     paths = [folder / name for name in storage.list_names(folder) if NAME.fullmatch(name)]
     for path in paths:
-        _read_segment(found, path, storage.read(path), cluster, is_last=path == paths[-1])
+        data, is_last = storage.read(path), path == paths[-1]
+        _read_segment(found, path, data, cluster, is_last=is_last, checked=checked)
     durable = read_mark(storage, folder)
     if durable >= found.next_batch:
         path, offset = found.cut or (paths[-1] if paths else folder, 0)
@@ -85,7 +90,7 @@ def read_journal(storage: Storage, folder: Path, cluster: bytes) -> Recovered:
     return found
 
 
-def settle(storage: Storage, folder: Path, found: Recovered) -> None:
+def settle(storage: Storage, folder: Path, found: Recovered, guards: Guards = ALL_ON) -> None:
     """Removes a torn tail and makes what was read durable.
 
     After a killed process the last batches may sit in the page cache only; a node that counts them
@@ -97,14 +102,15 @@ def settle(storage: Storage, folder: Path, found: Recovered) -> None:
         descriptor = storage.open(last.path, Open.UPDATE)
         try:
             storage.truncate(descriptor, last.size)
-            storage.sync(descriptor)
+            if guards.on("b1_settle"):
+                storage.sync(descriptor)
         finally:
             storage.close(descriptor)
     storage.sync_folder(folder)
 
 
 def _read_segment(
-    found: Recovered, path: Path, data: bytes, cluster: bytes, *, is_last: bool
+    found: Recovered, path: Path, data: bytes, cluster: bytes, *, is_last: bool, checked: bool
 ) -> None:
     header = records.SegmentHeader.decode(data)
     if header is None:  # the file gets its name after its header and first batch are durable
@@ -116,7 +122,7 @@ def _read_segment(
     if found.segments and header.sequence != found.next_segment:
         raise corrupt(path, 0, f"segment {found.next_segment} before it is missing")
     segment = Segment(path, header.sequence, found.last_index, 0)
-    offset = segment.size = _read_batches(found, segment, data, header.nonce)
+    offset = segment.size = _read_batches(found, segment, data, header.nonce, checked=checked)
     if records.any_batch_after(data, offset, header.nonce) is not None:
         raise corrupt(path, offset, "damaged data is followed by intact data")
     if offset == records.SEGMENT_HEADER.size:
@@ -129,11 +135,13 @@ def _read_segment(
     found.next_segment = header.sequence + 1
 
 
-def _read_batches(found: Recovered, segment: Segment, data: bytes, nonce: bytes) -> int:
+def _read_batches(
+    found: Recovered, segment: Segment, data: bytes, nonce: bytes, *, checked: bool
+) -> int:
     view = memoryview(data)
     offset = records.SEGMENT_HEADER.size
     is_first = True
-    while (batch := records.batch_at(view, offset, nonce)) is not None:
+    while (batch := records.batch_at(view, offset, nonce, checked=checked)) is not None:
         sequence, body = batch
         if (found.segments or not is_first) and sequence != found.next_batch:
             raise corrupt(segment.path, offset, f"batch {found.next_batch} is missing")

@@ -87,7 +87,7 @@ class NetNode:
         found = read_journal(FILES, journal_folder, CLUSTER)
         guards = Guards(config.disabled_guards)
         snapshot = choose_snapshot(store, found, guards)
-        settle(FILES, journal_folder, found)
+        settle(FILES, journal_folder, found, guards)
         if snapshot is not None:
             restore(self.machine, store, snapshot)
         applied = snapshot.index if snapshot is not None else 1
