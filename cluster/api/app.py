@@ -103,6 +103,11 @@ class _Edge:
             raise
         except Exception as error:
             problem = problem_of(error)
+            if problem is None and isinstance(error, ConnectionError) and _is_gone(request):
+                log.debug(
+                    "%s %s: the client left before its body came", request.method, request.path
+                )
+                problem = ProblemError("bad_request", "the connection was closed")
             if problem is None:
                 log.exception("%s %s failed", request.method, request.path)
                 problem = ProblemError("internal", "the node failed to answer; see its log")
@@ -126,6 +131,10 @@ def _require_plain(request: web.Request) -> None:
         raise ProblemError(
             "unsupported_encoding", f"send the body without Content-Encoding: {encoding:.40}"
         )
+
+
+def _is_gone(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
 
 
 def _is_foreign(request: web.Request, origin: str) -> bool:

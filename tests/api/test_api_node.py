@@ -1,5 +1,6 @@
 """What a node says about itself, and the page that describes the API."""
 
+import asyncio
 import gzip
 import hashlib
 import re
@@ -129,3 +130,22 @@ async def test_vendored_files_are_what_they_were(api, name):
 async def test_nothing_else_is_served(api, name):
     answer = await api("GET", f"/docs/{name}")
     assert (answer.status, answer.code) == (404, "not_found")
+
+
+async def test_a_client_that_leaves_while_a_leader_is_elected_is_no_error(api, node, caplog):
+    """Its body never came, and nobody is there to be told; found by killing leaders."""
+    caplog.set_level("DEBUG", "quorate.api")
+    node.raft.follow(None, None)
+    host, port = api.url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    await writer.drain()
+    assert (await api("GET", "/livez")).status == 200  # by now the other request waits
+    writer.close()
+    await writer.wait_closed()
+    assert (await api("GET", "/livez")).status == 200  # by now the node knows
+    node.raft.is_leader = True
+    async with asyncio.timeout(5):
+        while not caplog.records:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    assert [(r.levelname, "client left" in r.message) for r in caplog.records] == [("DEBUG", True)]
