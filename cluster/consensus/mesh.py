@@ -414,5 +414,6 @@ class Mesh:
         """Looks for new certificates, so that replacing them needs no restart."""
         while self.certificates is not None:
             self.certificates.warn_of_expiry()
+            self.counters.tls_days_left = self.certificates.days_left()
             await asyncio.sleep(CERTIFICATES_EVERY_S)
             self.certificates.refresh()

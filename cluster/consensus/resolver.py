@@ -68,6 +68,8 @@ class Resolver:
                 found = look_up(host)
             except OSError as error:
                 failure = error
+            except UnicodeError as error:  # a name that no name server could be asked for
+                failure = OSError(f"{host!r} is not a host name: {error}")
             with contextlib.suppress(RuntimeError):  # the loop is gone
                 loop.call_soon_threadsafe(finish, found, failure)
 

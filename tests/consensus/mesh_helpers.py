@@ -73,6 +73,9 @@ class FakeCertificates:
     def warn_of_expiry(self) -> bool:
         return False
 
+    def days_left(self) -> float:
+        return 1.0
+
 
 def make_mesh(node_id: str, *peers: str, key: bytes = KEY, **settings: Any) -> Mesh:
     config = ConsensusConfig(node_id, node_id, tuple(peers), Path("unused"), **settings)

@@ -422,6 +422,14 @@ async def test_while_names_do_not_resolve_the_last_answer_is_used(
         await resolver.addresses("n3.example")
 
 
+async def test_a_name_that_cannot_be_asked_for_is_an_error_each_time() -> None:
+    resolver = Resolver()
+    for _ in range(2):
+        with pytest.raises(OSError):
+            async with asyncio.timeout(5):
+                await resolver.addresses("x" * 70 + ".example")
+
+
 async def test_a_name_with_several_addresses_is_tried_on_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -29,8 +29,9 @@ from mesh_helpers import (
 )
 
 from cluster.consensus import ConsensusStartError, TlsFiles
-from cluster.consensus.mesh import Mesh
+from cluster.consensus.mesh import Disconnected, Mesh
 from cluster.consensus.tls import EXPIRY_WARNING, Certificates, node_ids, node_uri
+from cluster.consensus.wire import Append, Blob
 from quorate.cli import certificates
 
 
@@ -58,6 +59,8 @@ def test_certificates_of_one_authority_need_no_secret(authority: Authority) -> N
         other = make_mesh(b, a, tls=authority.files(b))
         async with started(one, other):
             await linked(one, other)
+            await until(lambda: one.counters.tls_days_left)
+            assert 364 < one.counters.view()["tls_days_left"] < 366  # type: ignore[operator]
             assert one.counters.dropped.total() == other.counters.dropped.total() == 0
 
     on_both_loops(work)
@@ -78,6 +81,48 @@ async def test_a_cluster_works_over_tls_with_a_secret_too(tmp_path: Path) -> Non
         assert await plain.all_equal() == [b"before", b"small", big]
     finally:
         await plain.stop()
+
+
+def test_a_peer_that_stops_reading_is_noticed_and_at_last_cut_off(authority: Authority) -> None:
+    """Encryption adds buffers of its own; the bounds must see through them."""
+
+    async def work() -> None:
+        a, b = free_addresses(2)
+        one = make_mesh(a, b, tls=authority.files(a))
+        other = make_mesh(b, a, tls=authority.files(b))
+        blob = Blob.of((b"x" * (1 << 20),))
+        async with started(one, other):
+            await linked(one, other)
+            link = other._links[a]
+            assert link._transport is not None
+            link._transport.pause_reading()
+            sent = 0
+            while one.writable(b):
+                assert one.send(b, Append(1, 1, 1, 1, 1, 1), blob)
+                await asyncio.sleep(0)
+                sent += 1
+                assert sent < 64
+            while one.send(b, Append(1, 1, 1, 1, 1, 1), blob):
+                await asyncio.sleep(0)
+                sent += 1
+                assert sent < 256
+            assert one.counters.dropped["write_overflow"] == 1
+
+    on_both_loops(work)
+
+
+def test_a_process_that_dies_is_noticed_at_once(authority: Authority) -> None:
+    async def work() -> None:
+        a, b = free_addresses(2)
+        one = make_mesh(a, b, tls=authority.files(a))
+        other = make_mesh(b, a, tls=authority.files(b))
+        async with started(one, other):
+            await linked(one, other)
+            other.abort()
+            await until(lambda: not one.epoch(b), seconds=5)
+            assert Disconnected(b, one._last_epoch) in one.inbox
+
+    on_both_loops(work)
 
 
 # Who is refused -----------------------------------------------------------------------------
