@@ -7,6 +7,7 @@ descriptors run out (C12), and counts nothing that is still in its TLS handshake
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import logging
@@ -125,7 +126,8 @@ class Listener:
                 self._failed(error)
                 return
             accepted.setblocking(False)
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with contextlib.suppress(OSError):  # gone already: its reader will find out
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._welcome(accepted, str(address[0]))
 
     def _failed(self, error: OSError) -> None:
