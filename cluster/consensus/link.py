@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import logging
 import socket
 import ssl
 from typing import TYPE_CHECKING, cast
@@ -29,6 +30,8 @@ from .wire import (
 
 if TYPE_CHECKING:
     from .mesh import Mesh
+
+logger = logging.getLogger("quorate.consensus.link")
 
 WRITE_HIGH_BYTES = 4 << 20
 WRITE_DROP_BYTES = 96 << 20  # a peer that lets so much pile up is cut off
@@ -205,6 +208,8 @@ class Link(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self.state is LinkState.UP:
+            logger.info("the link with %s broke: %r", self.peer, exc)
         if isinstance(exc, ssl.SSLError):
             self._finish(reason_of(exc))
         elif self.state is LinkState.UP:
