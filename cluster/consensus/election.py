@@ -28,7 +28,7 @@ class Election:
         self._guards = parts.guards
         self._counters = parts.counters
         self._roster = parts.roster
-        self._last_heard = -math.inf
+        self.last_heard = -math.inf
         self._naps = 0
         self._round = 0
         self._granted: set[str] = set()
@@ -44,7 +44,7 @@ class Election:
 
     def heard_leader(self) -> None:
         """A valid append of this term's leader: no reason to campaign."""
-        self._last_heard = now()
+        self.last_heard = now()
         self._naps = 0
         self._won = False
         self._granted.clear()
@@ -67,7 +67,7 @@ class Election:
         if engine.leader() != peer or not self._guards.on("disconnect_hint"):
             return
         engine.forget_leader()
-        self._last_heard = -math.inf
+        self.last_heard = -math.inf
         hint = now() + uniform(0, self._config.disconnect_hint_ms / 1000)
         engine.set_deadline(min(engine.deadline(), hint))
 
@@ -100,7 +100,7 @@ class Election:
         window = self._config.election_min_ms / 1000
         engine = self._engine
         if not engine.is_leader():
-            return now() - self._last_heard < window
+            return now() - self.last_heard < window
         heard = sum(now() - engine.heard_from(peer) < window for peer in self._roster.voters)
         return heard + 1 >= self._roster.quorum
 

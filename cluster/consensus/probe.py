@@ -87,6 +87,16 @@ class Probe:
         return self.core.replicator.acked(peer)
 
     @property
+    def entries_sent(self) -> int:
+        """To all followers together, repetitions included."""
+        return self.core.counters.entries_sent
+
+    @property
+    def heard_leader_at(self) -> float:
+        """When the last valid message of a leader was taken in, on this node's clock."""
+        return self.core.election.last_heard
+
+    @property
     def waiting(self) -> int:
         """Proposals taken and not ended."""
         return len(self.core.proposals)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,7 @@ class Users:
         self._to_verify: list[Proposal] = []
         self._events = 0
         self._epoch = 0  # of the machine, after all that is committed
+        self._open: deque[tuple[float, Proposal]] = deque()
         self.stopped = False
         self.on_applied: list[Any] = []  # called once, at the next answered proposal
         self.applied = 0
@@ -92,6 +94,7 @@ class Users:
         if life.is_over or not life.is_started:
             proposal.ends, proposal.outcome = 1, Outcome.REFUSED  # nobody listens
             return
+        self._open.append((self._world.loop.time(), proposal))
         kind, mark = proposal.what[0], b"#p%d#" % proposal.number
         if kind == "delete":
             # The mark is a second command: a schedule that nobody knows is deleted.
@@ -136,6 +139,16 @@ class Users:
         proposal.is_void = is_void
         if proposal.outcome is Outcome.REFUSED:
             self._world.fail(f"proposal {proposal.number} was refused and is committed at {index}")
+
+    def check_deadlines(self, limit_s: float) -> None:
+        """C6: no proposal stays open much longer than its deadline."""
+        while self._open and (self._open[0][1].ends or self._open[0][1].life.is_over):
+            self._open.popleft()
+        for at, proposal in self._open:
+            if self._world.loop.time() - at < limit_s:
+                return
+            if not proposal.ends and proposal.life.frozen is None and not proposal.life.is_over:
+                self._world.fail(f"proposal {proposal.number} is open for {limit_s} s")
 
     def verify(self) -> None:
         """I4: after each callback, what was answered meanwhile is true."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from chaos.sim.raft.node import Life
     from chaos.sim.raft.world import World
 
+STICKY_S = 0.25  # a little less than the shortest election timeout
+PROMISE_S = 3.0  # so long at most, a vote follows the granted pre-vote
 Entry = tuple[int, bytes]  # term, bytes
 Vote = tuple[int, int, str | None]  # log generation, term, voted for
 
@@ -36,6 +38,7 @@ class Shadow:
         self.spoken_term = 0
         self.promise = (0, 0, 0)  # in which term, index, term of the entry
         self.counted: dict[str, int] = {}
+        self.heard = -1e9  # when its leader spoke, by its own clock
 
     @property
     def last(self) -> int:
@@ -79,6 +82,8 @@ class Invariants:
         self._would_vote: dict[tuple[str, int, int], dict[str, None]] = {}  # candidate, life, round
         self._rounds_won: dict[str, int] = {}
         self._campaigns: dict[str, int] = {}
+        self._transfers: dict[tuple[str, int], None] = {}
+        self._granted_at: dict[tuple[str, str], float] = {}  # voter, candidate
 
     def _fail(self, reason: str) -> None:
         self._world.fail(reason)
@@ -93,8 +98,11 @@ class Invariants:
             self._vote(life, message.term, peer)
         elif isinstance(message, RequestVote):
             self._vote(life, message.term, life.id)
+            if message.transfer:
+                self._transfers[life.id, message.term] = None
             self._check_campaign(life.id, message)
         elif isinstance(message, PreVoteReply) and message.granted:
+            self._granted_at[life.id, peer] = self._world.loop.time()
             self._grant_round(life.id, peer, message.round)
 
     def _check_promise(self, life: Life, message: AppendReply) -> None:
@@ -166,6 +174,7 @@ class Invariants:
         self._check_monotone(life, before, mark)
         shadow.durable = probe.durable_index
         shadow.note_vote(probe)
+        self._check_calm(life, shadow, probe, before, mark)
         if mark[2] is Role.LEADER:
             self._check_leader(life, shadow, probe, before)
         if before is None or mark[3] > before[3]:
@@ -192,6 +201,7 @@ class Invariants:
                 )
         shadow.life = life
         shadow.counted = {}
+        shadow.heard = -1e9
 
     def _follow_trim(self, shadow: Shadow, probe: Probe) -> None:
         drop = probe.first_index - shadow.first
@@ -244,6 +254,20 @@ class Invariants:
                 self._fail(
                     f"the {name} of {life.id} went back: {before[position]}, {mark[position]}"
                 )
+
+    def _check_calm(
+        self, life: Life, shadow: Shadow, probe: Probe, before: Mark | None, mark: Mark
+    ) -> None:
+        """Nobody votes against a leader that it heard a moment ago, unless that was arranged."""
+        heard_before, shadow.heard = shadow.heard, probe.heard_leader_at
+        candidate = mark[1]
+        if before is None or mark[:2] == before[:2] or candidate in (None, life.id):
+            return
+        silent_s = life.clock.monotonic() - heard_before
+        granted_s = self._world.loop.time() - self._granted_at.get((life.id, str(candidate)), -9.0)
+        arranged = granted_s < PROMISE_S or (str(candidate), mark[0]) in self._transfers
+        if silent_s < STICKY_S and not arranged and mark[0] == before[0] + 1:
+            self._fail(f"{life.id} votes for {candidate}, its leader spoke {silent_s:.3f} s ago")
 
     # Leaders -------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from chaos.sim.raft.clients import KEYS
+from cluster.consensus import TransferError
 
 if TYPE_CHECKING:
     from chaos.sim.raft.node import Life, Machine
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 3.0
 MEMBERS_FOR_TWO_SIDES = 5
+DEATH_NOTICED_S = 0.25  # an election timeout is longer
+HUNG_NOTICED_S = 5.0
 
 
 class GiveUp(Exception):
@@ -40,6 +43,10 @@ class Plots:
             self.torn_stream,
             self.split_term,
             self.crowded_journal,
+            self.plain_death,
+            self.hung_disk,
+            self.mute_leader,
+            self.busy_transfer,
         )
 
     async def tell(self, count: int) -> None:
@@ -269,3 +276,58 @@ class Plots:
             machine.power_off()
             self.nemesis.later(0.02, 0.8, machine.start)
         await asyncio.sleep(0.5)
+
+    # Plots that judge how well the cluster takes it, when nothing else goes wrong -------------
+
+    async def plain_death(self) -> None:
+        """A closed connection says more than a timeout."""
+        self.need(3)
+        old = await self.leader()
+        await asyncio.sleep(0.5)
+        began_s, term = self.world.loop.time(), old.raft.epoch
+        old.node.kill()
+        await self.leader(but=old.node, after=term)
+        took_s = self.world.loop.time() - began_s
+        self.world.trace(f"led again after {took_s:.3f} s")
+        if self.world.is_quick and took_s > DEATH_NOTICED_S:
+            self.world.fail(f"the death of {old.id} was noticed after {took_s:.3f} s")
+        old.node.start()
+
+    async def hung_disk(self) -> None:
+        """A leader whose disk hangs makes way, although a leader's disk is in every quorum."""
+        self.need(3)
+        old = await self.leader()
+        old.node.pace.hangs = True
+        self.world.users.flood(old, 5)
+        await asyncio.sleep(HUNG_NOTICED_S)
+        if self.world.is_calm and old.raft.epoch and not old.is_over:
+            self.world.fail(f"{old.id} leads on a disk that hangs")
+        old.node.pace.hangs = False
+
+    async def mute_leader(self) -> None:
+        """Without a majority nobody believes in itself for long."""
+        self.need(3)
+        old = await self.leader()
+        term = old.raft.epoch
+        self.sever(old.node, self.others(old.node), 2.0)
+        await asyncio.sleep(1.5)
+        if self.world.is_calm and old.raft.epoch == term and not old.is_over:
+            self.world.fail(f"{old.id} leads without hearing anybody")
+        await asyncio.sleep(0.6)
+
+    async def busy_transfer(self) -> None:
+        """Leadership is handed over under load, to the very node that was meant to get it."""
+        self.need(3)
+        old = await self.leader()
+        target = self.others(old.node)[0]
+        await asyncio.sleep(0.3)
+        if old.is_over or not old.raft.is_leader or not target.is_up:
+            raise GiveUp
+        self.world.users.flood(old, 100)
+        work = old.consensus.transfer_leadership(target.id, 1500)
+        try:
+            self.world.users.flood(old, 30)
+            await self.world.loop.create_task(work, context=old.context)
+        except TransferError as error:
+            if self.world.is_calm:
+                self.world.fail(f"a transfer under load failed: {error}")

@@ -33,6 +33,7 @@ from cluster.machine.apply import Strictness
 
 TRACE_KEPT = 4_000
 ELECTION_MAX_S = 0.6
+PAUSE_MAX_S = 4.0  # a paused node looks at its deadlines late
 LEADER_WITHIN_S = 5 * ELECTION_MAX_S
 EQUAL_WITHIN_S = 20.0
 # What the product may log as an error because a fault ordered it.
@@ -79,10 +80,12 @@ class World:
             self.weather = (0.0, 0.0, 0.0)
         self.fabric.spike_p, self.fabric.repeat_p, self.fabric.late_p = self.weather
         self.fabric.base_s = rng.choice(((0.0002, 0.001), (0.0002, 0.004), (0.002, 0.03)))
+        self.is_quick = self.is_calm and self.fabric.base_s[1] < 0.005
         self.invariants = Invariants(self, members)
         self.digests = Digests(self)
         self.users = Users(self)
         self.settings = self._choose_settings(disabled)
+        self.deadline_s = cast(int, self.settings["proposal_timeout_ms"]) / 1000 + PAUSE_MAX_S
         self.waiting_max = cast(int, self.settings["uncommitted_entries_max"])
         self.machines = {
             member: Machine(self, config_of(member, members, self._vary())) for member in members
@@ -178,11 +181,14 @@ class World:
         swarm = [] if self.is_calm else self.nemesis.choose_swarm()
         self.trace(f"{len(self.machines)} nodes, {self.settings}, faults {swarm}")
         await asyncio.sleep(rng.uniform(0.0, 1.5))
+        count = rng.choice((0, 2, 8))
         evil = [
             self.loop.create_task(self.nemesis.rage(swarm, rng.choice((0.1, 0.4, 1.2)))),
-            self.loop.create_task(self.plots.tell(rng.choice((0, 2, 8)))),
+            self.loop.create_task(self.plots.tell(count)),
         ]
-        await asyncio.sleep(seconds)
+        for _ in range(round(2 * seconds)):
+            await asyncio.sleep(0.5)
+            self.users.check_deadlines(self.deadline_s)
         self.nemesis.stopped = True
         for task in evil:
             task.cancel()
@@ -190,6 +196,8 @@ class World:
         for task in evil:
             if not task.cancelled() and task.exception() is not None:
                 self.fail(f"the plot itself failed: {task.exception()!r}")
+        if self.is_calm and not count:
+            self._check_amplification()
         await self._make_peace()
         self.users.judge()
 
@@ -256,6 +264,13 @@ class World:
                 f" log {ends} applied {consensus.applied_index}"
             )
         return said
+
+    def _check_amplification(self) -> None:
+        """Without any fault, each entry is sent to each follower about once."""
+        sent = sum(life.probe.entries_sent for life in self.lives() if life.probe is not None)
+        fair = self.invariants.top * (len(self.machines) - 1)
+        if sent > 1.1 * fair + 50:
+            self.fail(f"{sent} entries were sent where {fair} would do")
 
     def _check_counters(self, life: Life) -> None:
         """Nobody was caught cheating: these can only move if somebody broke a rule."""
