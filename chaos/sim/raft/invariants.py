@@ -190,6 +190,8 @@ class Invariants:
         if term == durable_term and durable_vote is not None and vote != durable_vote:
             self._fail(f"{life.id} forgot its vote for {durable_vote} in term {term}")
         shadow.votes = deque([(0, term, vote)])  # read from the disk
+        if len(self.shadows) == 1:
+            self._forget_unsaid(term, probe.last_index)
         for index in (shadow.durable, shadow.promise[1]):
             old = shadow.term_at(index) if index == shadow.durable else shadow.promise[2]
             if index <= max(1, probe.first_index) or old is None:
@@ -202,6 +204,12 @@ class Invariants:
         shadow.life = life
         shadow.counted = {}
         shadow.heard = -1e9
+
+    def _forget_unsaid(self, term: int, last: int) -> None:
+        """A lone node leads before its disk knows; what a loss of power then takes from it, nobody
+        was told of, and the same term and indexes are given once more."""
+        self.leaders = {led: by for led, by in self.leaders.items() if led <= term}
+        self._known = {key: entry for key, entry in self._known.items() if key[0] <= last}
 
     def _follow_trim(self, shadow: Shadow, probe: Probe) -> None:
         drop = probe.first_index - shadow.first
@@ -263,7 +271,8 @@ class Invariants:
         candidate = mark[1]
         if before is None or mark[:2] == before[:2] or candidate in (None, life.id):
             return
-        silent_s = life.clock.monotonic() - heard_before
+        # A connection that closed says more than what was heard over it before.
+        silent_s = life.clock.monotonic() - min(heard_before, shadow.heard)
         granted_s = self._world.loop.time() - self._granted_at.get((life.id, str(candidate)), -9.0)
         arranged = granted_s < PROMISE_S or (str(candidate), mark[0]) in self._transfers
         if silent_s < STICKY_S and not arranged and mark[0] == before[0] + 1:

@@ -206,6 +206,7 @@ class World:
         self.trace("peace")
         self.nemesis.mend()
         self.users.stopped = True
+        self.users.on_applied.clear()
         if not await self._until(self._led, LEADER_WITHIN_S + 2.0):
             self.fail(f"no leader {LEADER_WITHIN_S + 2.0} s after the faults: {self._roles()}")
             return
