@@ -15,6 +15,7 @@ import msgspec
 
 from cluster.clock import Clock
 from cluster.consensus import Consensus, ConsensusConfig, Outcome, Role
+from cluster.consensus.members import Standing
 from cluster.machine import snapshot as machine_snapshot
 from cluster.machine.apply import Strictness, apply
 from cluster.machine.commands import decode_batch
@@ -233,6 +234,20 @@ class RaftState:
 
         Raises ReadError at the latest after `timeout_ms`."""
         return await self.consensus.read_index(timeout_ms)
+
+    @property
+    def members_epoch(self) -> int:
+        """How often the members have changed, as far as this node knows."""
+        return self.consensus.members().epoch
+
+    async def add_member(self, node_id: str, timeout_ms: int, *, is_learner: bool) -> None:
+        """Let a node in. Raises MembershipError; only the leader can do it."""
+        standing: Standing = "learner" if is_learner else "joining"
+        await self.consensus.add_member(node_id, timeout_ms, standing)
+
+    async def remove_member(self, node_id: str, timeout_ms: int) -> None:
+        """Take a node out for good. Raises MembershipError; only the leader can do it."""
+        await self.consensus.remove_member(node_id, timeout_ms)
 
     async def transfer(self, target: str | None, timeout_ms: int = 5_000) -> str:
         """Hand leadership over; returns the new leader's id. Raises TransferError."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         JobFailed,
         JobSkipped,
         NonRetryable,
+        NotCaughtUp,
         NotFound,
         OutcomeUnknown,
         PayloadInvalid,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from .requests import JobRequest, Retry
     from .sync import SyncClient, SyncHandle
     from .tasks import Task
-    from .views import JobView, Page, ScheduleView, WorkerView
+    from .views import JobView, MemberView, Page, ScheduleView, WorkerView
     from .worker import Worker
 
 __version__ = "0.1.0"
@@ -57,6 +58,7 @@ _HOME = {
     "SyncHandle": "sync",
     "Task": "tasks",
     "JobView": "views",
+    "MemberView": "views",
     "Page": "views",
     "ScheduleView": "views",
     "WorkerView": "views",
@@ -69,6 +71,7 @@ _ERRORS = (
     "JobFailed",
     "JobSkipped",
     "NonRetryable",
+    "NotCaughtUp",
     "NotFound",
     "OutcomeUnknown",
     "PayloadInvalid",
@@ -109,7 +112,9 @@ __all__ = [
     "JobRequest",
     "JobSkipped",
     "JobView",
+    "MemberView",
     "NonRetryable",
+    "NotCaughtUp",
     "NotFound",
     "OutcomeUnknown",
     "Page",

@@ -15,6 +15,7 @@ import msgspec
 from . import payloads
 from .batching import Submitter, submit_all
 from .handle import Handle
+from .members import Members
 from .requests import JobRequest, SubmitOptions, job_request, option_fields
 from .schedules import Schedules
 from .transport import Consistency, Transport
@@ -288,6 +289,7 @@ class Client:
         self.schedules = Schedules(self.transport)
         self.dlq = DeadLetters(self.transport)
         self.workers = Workers(self.transport)
+        self.members = Members(self.transport)
         self.waiter = Waiter(
             lambda job_id, seconds: self.jobs.get(job_id, wait=seconds), self.jobs.status_many
         )

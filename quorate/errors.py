@@ -164,6 +164,12 @@ class TaskDefinitionError(QuorateError):
     code = "task_definition"
 
 
+class NotCaughtUp(QuorateError):
+    """The node is a member but does not vote yet; it will as soon as it has caught up."""
+
+    code = "not_caught_up"
+
+
 class WorkerRefused(QuorateError):
     """The node refused the worker's registration for good."""
 
@@ -174,6 +180,7 @@ _BY_CODE: dict[str, type[QuorateError]] = {
     "unknown_job": NotFound,
     "unknown_schedule": NotFound,
     "unknown_worker": NotFound,
+    "unknown_member": NotFound,
     "stale_attempt": StaleAttempt,
     "payload_too_large": PayloadTooLarge,
     "no_quorum": Unavailable,

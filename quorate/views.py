@@ -80,6 +80,18 @@ class ScheduleView(msgspec.Struct, frozen=True, kw_only=True):
     payload: Any = None
 
 
+class MemberView(msgspec.Struct, frozen=True, kw_only=True):
+    """A node of the cluster. `standing`: voter, joining (becomes a voter) or learner."""
+
+    id: str
+    standing: str = "voter"
+    role: str = "follower"
+    http: str | None = None
+    connected: bool = False
+    match_index: int | None = None
+    last_contact_ms: float | None = None
+
+
 class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
     """A registered worker."""
 

@@ -285,6 +285,13 @@ class ClusterAnswer(Struct):
     consensus: dict[str, Any]
 
 
+class MembersAnswer(Struct):
+    """`epoch` counts the changes of membership."""
+
+    epoch: int
+    members: list[Member]
+
+
 class TransferAnswer(Struct):
     leader_id: str
 

@@ -204,6 +204,14 @@ class TransferRequest(Struct, forbid_unknown_fields=True):
     to: str | None = None
 
 
+class MemberRequest(Struct, forbid_unknown_fields=True):
+    """`id`: the host:port under which the other nodes reach it (its `advertise`). A `learner` keeps
+    a copy and never votes."""
+
+    id: Annotated[str, Meta(min_length=3, max_length=300)]
+    learner: bool = False
+
+
 class WorkerRequest(Struct, forbid_unknown_fields=True, kw_only=True):
     """A worker that polls."""
 

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from .options import Commands, leaf, noun, option, with_client
+from ..errors import Conflict
+from .options import Commands, UsageError, leaf, noun, option, with_client
 from .output import print_done, print_item, print_json, print_rows, print_table, wants_json
 
 if TYPE_CHECKING:
     from ..client import Client
 
+MEMBER_COLUMNS = ("id", "standing", "role", "connected", "match_index", "http")
 WORKER_COLUMNS = ("worker_id", "name", "status", "slots", "running", "queues", "last_seen_at")
 
 
@@ -31,6 +33,23 @@ def add(commands: Commands) -> None:
         scope="transfer",
         help="the node to lead; without it the most advanced follower",
     )
+    leaf(verbs, "members", run_members, "who belongs to the cluster, and who votes")
+    add = leaf(verbs, "add", run_add, "let a node in and wait until it votes")
+    add.add_argument("id", help="host:port under which the other nodes reach it")
+    option(add, "--learner", scope="add", action="store_true", help="a copy that never votes")
+    remove = leaf(verbs, "remove", run_remove, "take a node out for good")
+    remove.add_argument("id")
+    replace = leaf(verbs, "replace", run_replace, "add a node, wait until it votes, remove another")
+    replace.add_argument("old", help="the member that goes, running or not")
+    replace.add_argument("new", help="the node that comes; start it with --join")
+    for parser in (add, replace):
+        option(
+            parser,
+            "--timeout",
+            scope="members",
+            default="60",
+            help="how long it may take to catch up, e.g. 90 or 5m (60)",
+        )
     leaf(commands, "stats", run_stats, "counts of jobs by status and queue")
 
 
@@ -85,6 +104,55 @@ def _is_table(value: Any) -> bool:
 
 def _plain(value: Any) -> str:
     return "-" if value is None else str(value)
+
+
+def run_members(args: argparse.Namespace) -> int:
+    """quorate cluster members"""
+    print_rows(args, _get(args, "/v1/cluster/members")["members"], MEMBER_COLUMNS)
+    return 0
+
+
+def run_add(args: argparse.Namespace) -> int:
+    """quorate cluster add"""
+    seconds = _timeout(args)
+
+    async def add(client: Client) -> str:
+        try:
+            await client.members.add(args.id, learner=args.learner)
+        except Conflict as error:
+            if error.code != "already_member":
+                raise
+        if args.learner:
+            return "learner"
+        return (await client.members.wait_voting(args.id, seconds)).standing
+
+    standing = with_client(args, add)
+    print_done(args, f"{args.id} is a {standing}", {"id": args.id, "standing": standing})
+    return 0
+
+
+def run_remove(args: argparse.Namespace) -> int:
+    """quorate cluster remove"""
+    with_client(args, lambda client: client.members.remove(args.id))
+    print_done(args, f"removed {args.id}", {"id": args.id, "removed": True})
+    return 0
+
+
+def run_replace(args: argparse.Namespace) -> int:
+    """quorate cluster replace"""
+    seconds = _timeout(args)
+    with_client(args, lambda client: client.members.replace(args.old, args.new, seconds))
+    print_done(args, f"{args.new} replaces {args.old}", {"added": args.new, "removed": args.old})
+    return 0
+
+
+def _timeout(args: argparse.Namespace) -> float:
+    from ..durations import to_seconds
+
+    try:
+        return to_seconds(args.timeout)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def run_transfer(args: argparse.Namespace) -> int:

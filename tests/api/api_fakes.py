@@ -55,6 +55,10 @@ class FakeRaft:
         self.read_failure: ReadFailure | None = None
         self.read_indexes = 0
         self.others: list[str] = []
+        self.members: dict[str, str] = {}
+        self.members_epoch = 0
+        self.changes: list[tuple[str, ...]] = []
+        self.refusals: list[Exception] = []
         self._clock = clock
         self._listeners: list[Any] = []
         self._leadership: list[Any] = []
@@ -110,6 +114,22 @@ class FakeRaft:
         for listener in self._leader_listeners:
             listener(leader_http)
 
+    async def add_member(self, node_id: str, timeout_ms: int, *, is_learner: bool) -> None:
+        standing = "learner" if is_learner else "joining"
+        self.change("add", node_id, standing)
+        self.members[node_id] = standing
+
+    async def remove_member(self, node_id: str, timeout_ms: int) -> None:
+        self.change("remove", node_id)
+        del self.members[node_id]
+
+    def change(self, *change: str) -> None:
+        """The next of the planned refusals, or it is done."""
+        self.changes.append(change)
+        if self.refusals:
+            raise self.refusals.pop(0)
+        self.members_epoch += 1
+
     def others_http(self) -> list[str]:
         return self.others
 
@@ -140,7 +160,7 @@ class FakeRaft:
             "epoch": self.epoch,
             "digest": f"{self.state.digest:08x}",
             "fsync_p50_ms": 0.2,
-            "members": [own],
+            "members": [own, *({**own, "id": i, "standing": s} for i, s in self.members.items())],
         }
 
 

@@ -57,6 +57,8 @@ class FakeCluster:
         self.workers: dict[str, Link] = {}
         self.schedules: dict[str, dict[str, Any]] = {}
         self.requests: list[tuple[str, str, Any]] = []
+        self.members: dict[str, str] = {"n:1": "voter", "n:2": "voter", "n:3": "voter"}
+        self.catching_up = 0  # so many looks at the members until who joins votes
         self.levels: list[tuple[str, str | None]] = []  # path and asked consistency
         self.answers: dict[str, Any] = {}
         self.lose_answers = 0  # apply, then cut the connection

@@ -33,6 +33,9 @@ class FakeNode:
                 web.post("/v1/jobs/{id}/cancel", self._cancel),
                 web.put("/v1/jobs/{id}/{verb}", self._put),
                 web.get("/v1/cluster", self._cluster),
+                web.get("/v1/cluster/members", self._members),
+                web.post("/v1/cluster/members", self._member_add),
+                web.delete("/v1/cluster/members/{id}", self._member_remove),
                 web.get("/v1/stats", self._stats),
                 web.get("/v1/workers", self._workers),
                 web.get("/v1/workers/stream", self._stream),
@@ -168,6 +171,27 @@ class FakeNode:
                 "members": [{"id": f"n{n.index}", "http": n.url} for n in self.cluster.nodes],
             }
         )
+
+    async def _members(self, request: web.Request) -> web.Response:
+        fake = self.cluster
+        fake.catching_up -= 1
+        if fake.catching_up < 0:
+            done = {i: "voter" for i, standing in fake.members.items() if standing == "joining"}
+            fake.members |= done
+        rows = [{"id": i, "standing": standing} for i, standing in fake.members.items()]
+        return web.json_response({"epoch": 0, "members": rows})
+
+    async def _member_add(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        if body["id"] in self.cluster.members:
+            return problem(409, "already_member")
+        self.cluster.members[body["id"]] = "learner" if body["learner"] else "joining"
+        return web.json_response({"epoch": 1, "members": []}, status=201)
+
+    async def _member_remove(self, request: web.Request) -> web.Response:
+        if self.cluster.members.pop(request.match_info["id"], None) is None:
+            return problem(404, "unknown_member")
+        return web.json_response({"epoch": 2, "members": []})
 
     async def _stats(self, request: web.Request) -> web.Response:
         by_status: dict[str, int] = {}

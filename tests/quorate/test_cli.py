@@ -147,6 +147,28 @@ async def test_cluster_views(fake: FakeCluster, start_worker: StartWorker) -> No
     assert cancelled.json[0]["every_seconds"] == 300
 
 
+async def test_members_come_and_go(fake: FakeCluster) -> None:
+    fake.catching_up = 2
+    added = await run(fake, "cluster", "add", "n:4")
+    assert (added.code, added.json) == (0, [{"id": "n:4", "standing": "voter"}])
+    assert (await run(fake, "cluster", "add", "n:4")).code == 0  # it is one already
+    learner = await run(fake, "cluster", "add", "n:5", "--learner")
+    assert (learner.code, fake.members["n:5"]) == (0, "learner")
+    replaced = await run(fake, "cluster", "replace", "n:1", "n:6")
+    assert replaced.json == [{"added": "n:6", "removed": "n:1"}]
+    assert (await run(fake, "cluster", "replace", "n:1", "n:6")).code == 0  # as after a Ctrl-C
+    removed = await run(fake, "cluster", "remove", "n:2")
+    assert (removed.code, set(fake.members)) == (0, {"n:3", "n:4", "n:5", "n:6"})
+    gone = await run(fake, "cluster", "remove", "n:2")
+    assert (gone.code, "unknown_member" in gone.err) == (1, True)
+    listed = await run(fake, "cluster", "members")
+    assert [row["standing"] for row in listed.json] == ["voter", "voter", "learner", "voter"]
+    fake.catching_up = 10_000
+    stuck = await run(fake, "cluster", "replace", "n:3", "n:7", "--timeout", "0.2")
+    assert (stuck.code, "--join" in stuck.err, "n:3" in fake.members) == (1, True, True)
+    assert (await run(fake, "cluster", "add", "n:8", "--timeout", "soon")).code == 2
+
+
 def test_tables_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(("id", "name"), [["1", "a"], ["200", "bb"]])
     assert capsys.readouterr().out == "ID   NAME\n1    a\n200  bb\n"

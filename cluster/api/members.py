@@ -1,0 +1,97 @@
+"""/v1/cluster/members: who belongs to the cluster, and changing that while it runs.
+
+A member is added as one that listens, and votes by itself once it has caught up. One change at a
+time; a second one is refused until the first is committed.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import msgspec
+from aiohttp import web
+
+from cluster.actors.services import NotLeader, Services
+from cluster.api.answers import Member, MembersAnswer
+from cluster.api.errors import ProblemError, outcome_unknown
+from cluster.api.models import MemberRequest
+from cluster.api.routing import Call, Query, ReadQuery, Routes, respond
+from cluster.consensus import ConsensusStartError, MembershipError, TransferError
+
+routes = Routes("cluster")
+
+CHANGE_MS = 5_000
+
+_CODES = {
+    "already_member": "already_member",
+    "not_a_member": "unknown_member",
+    "change_pending": "change_pending",
+    "last_voter": "membership_refused",
+    "too_many": "membership_refused",
+    "no_majority": "membership_refused",
+}
+
+
+def _answer(services: Services) -> MembersAnswer:
+    raft = services.raft
+    rows = [msgspec.convert(member, Member) for member in raft.status()["members"]]
+    return MembersAnswer(raft.members_epoch, sorted(rows, key=lambda row: row.id))
+
+
+def _refusal(services: Services, error: MembershipError) -> Exception:
+    if error.code == "unknown":
+        return outcome_unknown()
+    if error.code in ("not_leader", "refused"):
+        return NotLeader(services.raft.leader_http)  # nothing was changed: ask the next leader
+    return ProblemError(_CODES[error.code], str(error))
+
+
+@routes.add("GET", "/v1/cluster/members", "List the members", answer=MembersAnswer)
+async def list_members(call: Call[None, ReadQuery]) -> MembersAnswer:
+    return _answer(call.services)
+
+
+@routes.add(
+    "POST",
+    "/v1/cluster/members",
+    "Let a node in; it votes once it has caught up",
+    body=MemberRequest,
+    answer=MembersAnswer,
+    status=201,
+    problems=("validation", "already_member", "change_pending", "membership_refused"),
+)
+async def add_member(call: Call[MemberRequest, Query]) -> web.StreamResponse:
+    """Start the node with `--join` and `--peers`, members of this cluster, before or after."""
+    services, request = call.services, call.body
+    try:
+        await services.raft.add_member(request.id, CHANGE_MS, is_learner=request.learner)
+    except ConsensusStartError as error:
+        raise ProblemError("validation", str(error), pointer="/id") from None
+    except MembershipError as error:
+        raise _refusal(services, error) from None
+    where = f"/v1/cluster/members/{quote(request.id, safe=':')}"
+    return respond(_answer(services), 201, {"Location": where})
+
+
+@routes.add(
+    "DELETE",
+    "/v1/cluster/members/{member_id}",
+    "Take a node out for good; the leader hands over first",
+    answer=MembersAnswer,
+    problems=("unknown_member", "change_pending", "membership_refused", "transfer_failed"),
+)
+async def remove_member(call: Call[None, Query]) -> MembersAnswer:
+    """The data folder of a removed node is never let in again: a node that shall come back starts
+    with an empty one."""
+    services = call.services
+    try:
+        await services.raft.remove_member(call.path("member_id"), CHANGE_MS)
+    except MembershipError as error:
+        if error.code != "is_leader":
+            raise _refusal(services, error) from None
+        try:
+            await services.raft.transfer(None)
+        except TransferError as failed:
+            raise ProblemError("transfer_failed", str(failed)) from None
+        raise NotLeader(services.raft.leader_http) from None  # who leads now removes this node
+    return _answer(services)
