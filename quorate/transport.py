@@ -36,7 +36,7 @@ CONNECT_TIMEOUT_SECONDS = 3.0
 ATTEMPT_TIMEOUT_SECONDS = 10.0
 # Refused before anything was written to the log, so any request may be repeated.
 NOT_APPLIED_CODES = frozenset(
-    {"no_quorum", "not_leader", "overloaded", "not_ready", "history_unavailable"}
+    {"no_quorum", "not_leader", "handed_over", "overloaded", "not_ready", "history_unavailable"}
 )
 
 _decode_json = msgspec.json.Decoder().decode
@@ -76,6 +76,23 @@ class Response(NamedTuple):
             raise QuorateError(f"the node's answer is not JSON: {error}") from error
 
 
+class _AnswerLostError(aiohttp.ClientError):
+    """The connection broke under a request that may have been received."""
+
+
+async def _once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Middleware against aiohttp's own repetition of PUT and DELETE on a kept connection that
+    broke: what may be repeated is decided here."""
+    try:
+        return await handler(request)
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _AnswerLostError(str(error)) from error
+
+
 class _Failure(NamedTuple):
     """Why one try gave no answer, and whether the request may have been applied."""
 
@@ -109,7 +126,9 @@ class Transport:
             self._loop = loop
             # No connection limit: a caller that waits for many results holds many connections,
             # and must not starve its own submissions.
-            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0), middlewares=(_once,)
+            )
         return self._session
 
     async def close(self) -> None:

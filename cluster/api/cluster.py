@@ -57,6 +57,7 @@ async def get_cluster(call: Call[None, ClusterQuery]) -> ClusterAnswer:
     body=TransferRequest,
     body_optional=True,
     answer=TransferAnswer,
+    hands_over=True,
     problems=("transfer_failed",),
 )
 async def transfer(call: Call[TransferRequest, Query]) -> TransferAnswer:

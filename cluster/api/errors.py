@@ -6,6 +6,7 @@ raise `ProblemError`; nobody else chooses a status.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -75,6 +76,7 @@ KINDS: dict[str, Kind] = {
     "internal": Kind(500, "This is a bug"),
     "no_quorum": Kind(503, "The cluster has no leader at the moment", 1),
     "not_leader": Kind(503, "Another node leads"),
+    "handed_over": Kind(503, "Leadership was handed over, nothing else was done", 1),
     "not_ready": Kind(503, "This node is not ready", 1),
     "history_unavailable": Kind(503, "Finished jobs cannot be read at the moment", 1),
     "overloaded": Kind(503, "Too much is waiting", 1),
@@ -121,6 +123,7 @@ class ProblemError(Exception):
         leader: str | UnsetType | None = UNSET,
         retry_after_s: int | None = None,
         allow: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.code = code
@@ -128,6 +131,7 @@ class ProblemError(Exception):
         self.pointer = pointer
         self.leader = leader
         self.allow = allow
+        self.headers = headers or {}
         self.retry_after_s = KINDS[code].retry_after_s if retry_after_s is None else retry_after_s
 
     def under(self, prefix: str) -> ProblemError:
@@ -148,7 +152,7 @@ class ProblemError(Exception):
         )
         if self.pointer is not None:
             problem.errors = [PointedError(self.pointer, self.detail)]
-        headers = {"Content-Type": PROBLEM_TYPE}
+        headers = {"Content-Type": PROBLEM_TYPE, **self.headers}
         if self.retry_after_s:
             headers["Retry-After"] = str(self.retry_after_s)
         if self.allow is not None:

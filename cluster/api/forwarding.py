@@ -34,6 +34,7 @@ HOPS_MAX = 3
 WHOLE_BYTES_MAX = 1 << 20  # an answer up to this size is read before it is passed on
 CHUNK_BYTES = 1 << 16
 FORWARDED_BY = "X-Forwarded-By"
+HANDED_OVER = "X-Quorate-Handed-Over"  # a refusal of a leader that made another one for the request
 
 # RFC 9110, 7.6.1: meant for one connection, not for the request.
 HOP_BY_HOP = frozenset(
@@ -46,6 +47,10 @@ NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 SAFE_METHODS = frozenset(("GET", "HEAD"))
 
 SESSION: web.AppKey[aiohttp.ClientSession] = web.AppKey("session", aiohttp.ClientSession)
+
+
+class HandedOverError(Exception):
+    """The leader did nothing but hand over: the next one is to be asked."""
 
 
 class AnswerLostError(aiohttp.ClientError):
@@ -159,7 +164,7 @@ class Forwarding:
                 return await handler(request)  # this node became the leader meanwhile
             try:
                 return await self._ask(request, endpoint, leader, headers)
-            except NEVER_SENT:
+            except (*NEVER_SENT, HandedOverError):
                 pass
             except (aiohttp.ClientError, TimeoutError, ConnectionError):
                 if not repeatable:
@@ -205,7 +210,8 @@ class Forwarding:
         async with contextlib.AsyncExitStack() as stack:
             # For the head of the answer; the rest has the session's deadlines.
             async with asyncio.timeout(patience_s) as limit:
-                self._waiting[limit] = leader
+                if not endpoint.hands_over:
+                    self._waiting[limit] = leader
                 try:
                     answer = await stack.enter_async_context(
                         request.app[SESSION].request(
@@ -218,7 +224,9 @@ class Forwarding:
                         )
                     )
                 finally:
-                    del self._waiting[limit]
+                    self._waiting.pop(limit, None)
+            if HANDED_OVER in answer.headers:
+                raise HandedOverError
             kept = _end_to_end(answer.headers)
             length = answer.content_length
             if length is not None and length <= WHOLE_BYTES_MAX and request.method != "HEAD":

@@ -14,6 +14,7 @@ from aiohttp import web
 from cluster.actors.services import NotLeader, Services
 from cluster.api.answers import Member, MembersAnswer
 from cluster.api.errors import ProblemError, outcome_unknown
+from cluster.api.forwarding import HANDED_OVER
 from cluster.api.models import MemberRequest
 from cluster.api.routing import Call, Query, ReadQuery, Routes, respond
 from cluster.consensus import ConsensusStartError, MembershipError, TransferError
@@ -78,6 +79,7 @@ async def add_member(call: Call[MemberRequest, Query]) -> web.StreamResponse:
     "/v1/cluster/members/{member_id}",
     "Take a node out for good; the leader hands over first",
     answer=MembersAnswer,
+    hands_over=True,
     problems=("unknown_member", "change_pending", "membership_refused", "transfer_failed"),
 )
 async def remove_member(call: Call[None, Query]) -> MembersAnswer:
@@ -93,5 +95,11 @@ async def remove_member(call: Call[None, Query]) -> MembersAnswer:
             await services.raft.transfer(None)
         except TransferError as failed:
             raise ProblemError("transfer_failed", str(failed)) from None
-        raise NotLeader(services.raft.leader_http) from None  # who leads now removes this node
+        # This node is told to end once it is removed: the answer is not to go through it.
+        raise ProblemError(
+            "handed_over",
+            f"{services.raft.leader_id} leads now; ask again to remove this node",
+            leader=services.raft.leader_http,
+            headers={HANDED_OVER: "1"},
+        ) from None
     return _answer(services)

@@ -92,6 +92,7 @@ class Endpoint:
     upgrade: bool = False  # a WebSocket: refused instead of forwarded
     decodes: bool = True  # False: the handler reads the body itself
     patience_s: float = 30.0  # how long a forwarded request may stay silent
+    hands_over: bool = False  # ends leadership itself, so the old leader's answer is waited for
     problems: tuple[str, ...] = ()  # codes worth documenting
 
     def level_of(self, request: web.Request) -> str | None:

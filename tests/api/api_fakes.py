@@ -107,10 +107,14 @@ class FakeRaft:
     def follow(self, leader_id: str | None, leader_http: str | None) -> None:
         """Somebody else leads from now on, or nobody."""
         was_leader, self.is_leader = self.is_leader, False
-        self.leader_id, self.leader_http = leader_id, leader_http
         if was_leader:
             for listener in self._leadership:
                 listener(False)
+        self.hear_of(leader_id, leader_http)
+
+    def hear_of(self, leader_id: str | None, leader_http: str | None) -> None:
+        """As every node does, the new leader too."""
+        self.leader_id, self.leader_http = leader_id, leader_http
         for listener in self._leader_listeners:
             listener(leader_http)
 

@@ -46,22 +46,43 @@ async def test_refusals_say_what_is_wrong(api, node, refusal, status, code):
     assert node.raft.members == {}
 
 
-async def test_a_change_that_its_leader_did_not_take_goes_to_the_next(tmp_path):
+@pytest.fixture
+async def pair(tmp_path):
+    """`(leader a, follower b)`; on request `a` hands over to `b`."""
     async with serving(tmp_path / "a") as old, serving(tmp_path / "b") as new:
         old.node.raft.node_id, new.node.raft.node_id = "a", "b"
-        new.node.raft.leader_id = "b"
+        old.node.raft.leader_id, old.node.raft.leader_http = "a", old.url
+        new.node.raft.follow("a", old.url)
 
         async def hand_over(target):
+            new.node.raft.is_leader = True
+            new.node.raft.hear_of("b", new.url)
+            await asyncio.sleep(0.05)  # long enough for the old leader to be given up
             old.node.raft.follow("b", new.url)
             return "b"
 
         old.node.raft.transfer = hand_over
         new.node.raft.members = {"a": "voter"}
         old.node.raft.refusals = [MembershipError("is_leader", "a leads")]
-        answer = await old("DELETE", "/v1/cluster/members/a")
-        assert answer.status == 200
-        assert (old.node.raft.changes, new.node.raft.changes) == ([("remove", "a")],) * 2
-        assert new.node.raft.members == {}
+        yield old, new
+
+
+async def test_a_leader_hands_over_and_the_next_one_removes_it(pair, monkeypatch):
+    """Asked of a follower; the old leader takes no part in the answer, as it will end."""
+    monkeypatch.setattr("cluster.api.forwarding.SUPERSEDED_SECONDS", 0.0)
+    old, new = pair
+    answer = await new("DELETE", "/v1/cluster/members/a")
+    assert (answer.status, new.node.raft.members) == (200, {})
+    assert (old.node.raft.changes, new.node.raft.changes) == ([("remove", "a")],) * 2
+
+
+async def test_a_leader_that_is_asked_itself_says_who_leads_now(pair):
+    old, new = pair
+    answer = await old("DELETE", "/v1/cluster/members/a")
+    assert (answer.status, answer.code) == (503, "handed_over")
+    assert (answer.json["leader"], answer.headers["Retry-After"]) == (new.url, "1")
+    assert new.node.raft.members == {"a": "voter"}
+    assert (await old("DELETE", "/v1/cluster/members/a")).status == 200
 
 
 async def test_a_leader_that_nobody_can_follow_stays(api, node):
