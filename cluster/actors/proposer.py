@@ -11,8 +11,8 @@ from collections import deque
 
 import msgspec
 
-from cluster.actors.services import NotLeader, OutcomeUnknown, Overloaded
-from cluster.consensus import Outcome
+from cluster.actors.services import DiskFull, NotLeader, OutcomeUnknown, Overloaded
+from cluster.consensus import DISK_FULL, Outcome
 from cluster.machine.commands import Command
 from cluster.machine.results import Rejected, Result
 from cluster.raft_state import RaftState
@@ -22,6 +22,7 @@ BATCH_BYTES_TARGET = 1 << 20  # a single larger command still goes, alone
 BATCH_COMMANDS_MAX = 2_000
 QUEUE_COMMANDS_MAX = 20_000
 QUEUE_BYTES_MAX = 128 << 20
+DISK_FULL_RETRY_S = 5
 QUEUE_WAIT_S = 5.0  # behind entries that do not commit; a client can do better than wait
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -128,13 +129,18 @@ class Proposer:
                     else:
                         future.set_result(result)
             return
-        error: Exception = (
-            NotLeader(self._raft.leader_http) if outcome is Outcome.REFUSED else OutcomeUnknown()
-        )
+        error = self._error(outcome, results)
         for future in futures:
             if not future.done():
                 future.set_exception(error)
                 future.exception()  # whoever gave up waiting must not cause a warning
+
+    def _error(self, outcome: Outcome, reason: object) -> Exception:
+        if outcome is not Outcome.REFUSED:
+            return OutcomeUnknown()
+        if isinstance(reason, str) and reason.startswith(DISK_FULL):
+            return DiskFull(reason, retry_after_s=DISK_FULL_RETRY_S)
+        return NotLeader(self._raft.leader_http)
 
     def _expire(self) -> None:
         """What is in flight hangs (a majority's disks, say): those behind it are told in time."""

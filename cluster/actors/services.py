@@ -40,6 +40,10 @@ class Overloaded(Exception):
         self.retry_after_s = retry_after_s
 
 
+class DiskFull(Overloaded):
+    """A majority of disks, or the leader's, takes no more; nothing was changed."""
+
+
 class OutcomeUnknown(Exception):
     """The proposal may or may not commit; retry with the same idempotency key."""
 

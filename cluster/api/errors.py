@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, Struct, UnsetType
 
-from cluster.actors.services import NotLeader, OutcomeUnknown, Overloaded
+from cluster.actors.services import DiskFull, NotLeader, OutcomeUnknown, Overloaded
 from cluster.history import HistoryError
 from cluster.machine.results import Rejected
 
@@ -80,6 +80,7 @@ KINDS: dict[str, Kind] = {
     "not_ready": Kind(503, "This node is not ready", 1),
     "history_unavailable": Kind(503, "Finished jobs cannot be read at the moment", 1),
     "overloaded": Kind(503, "Too much is waiting", 1),
+    "disk_full": Kind(503, "The disks of the cluster are full", 5),
     # Not 503, which promises that nothing was applied: proxies repeat such requests by themselves.
     "outcome_unknown": Kind(504, "The request may or may not have been applied", 1),
 }
@@ -172,6 +173,8 @@ def problem_of(error: Exception) -> ProblemError | None:
         return error
     if isinstance(error, NotLeader):
         return no_leader()
+    if isinstance(error, DiskFull):
+        return ProblemError("disk_full", f"{error}; nothing was applied, free space there")
     if isinstance(error, Overloaded):
         return ProblemError("overloaded", str(error), retry_after_s=error.retry_after_s)
     if isinstance(error, OutcomeUnknown):

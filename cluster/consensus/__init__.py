@@ -6,6 +6,7 @@ tightly is told in docs/decisions/001-pysyncobj-behind-an-adapter.md.
 
 from .consensus import Consensus
 from .interface import (
+    DISK_FULL,
     ConsensusConfig,
     ConsensusError,
     ConsensusStartError,
@@ -26,6 +27,7 @@ from .interface import (
 from .tls import check_tls
 
 __all__ = [
+    "DISK_FULL",
     "Consensus",
     "ConsensusConfig",
     "ConsensusError",

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+import msgspec
+
 from .counters import Counters
 from .election import Election
 from .engine import Engine
@@ -17,6 +19,7 @@ from .interface import FatalError
 from .journal import Journal
 from .outbox import Outbox
 from .recovery import Entry
+from .space import Space
 from .wire import Append, AppendReply, HigherTerm, SnapshotChunk, decode_entries
 
 logger = logging.getLogger("quorate.consensus.acceptor")
@@ -30,6 +33,7 @@ class Acceptor:
     election: Election
     guards: Guards
     counters: Counters
+    space: Space
     leader_commit: int = 0  # the highest index that this term's leader called committed
     leader_commit_term: int = 0
 
@@ -41,12 +45,16 @@ class Acceptor:
             self.counters.dropped["unsound_entries"] += 1
             return
         self._note_commit(message.term, message.commit_index)
+        if self.space.is_out:  # it is heard, as a heartbeat is
+            message, entries = msgspec.structs.replace(message, count=0), []
         plan = self._plan(message, entries)
         if plan.fatal is not None:
             raise FatalError(plan.fatal)
         self._pass_on(peer, message.term, plan, message.commit_index)
         if message.seq == 0:
             return  # only told the commit index: no answer wanted
+        if self.space.is_out:
+            self.space.tell(peer)
         if plan.reset_to is not None:
             reply = AppendReply(message.term, message.seq, plan.reset_to, True, False)
             self.outbox.say(peer, reply)

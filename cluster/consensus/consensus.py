@@ -50,6 +50,8 @@ from .transfer import transfer_leadership
 
 logger = logging.getLogger("quorate.consensus")
 
+GIVE_WAY_MS = 2000
+
 
 class Consensus:
     """One node. All methods belong to the loop that called `start()`."""
@@ -401,6 +403,10 @@ class Consensus:
         self._wake()
         if self._snapshotter is not None:
             self._snapshotter.consider()
+        if self._core is not None:
+            successor = self._core.space.successor()
+            if successor is not None:
+                self._keep(asyncio.ensure_future(self._give_way(self._core, successor)))
         self._timer = self._loop.call_later(self._host.timer_s, self._tick)
 
     def _on_durable(self, batch: Batch, seconds: float, fsyncs: int, written: int) -> None:
@@ -427,6 +433,18 @@ class Consensus:
             if not self._stopped:
                 done(arrived)
 
-        task = asyncio.ensure_future(work())
-        self._jobs.add(task)
-        task.add_done_callback(self._jobs.discard)
+        self._keep(asyncio.ensure_future(work()))
+
+    async def _give_way(self, core: Core, successor: str) -> None:
+        """A leader whose disk is full must not lead while somebody else can."""
+        try:
+            await transfer_leadership(core, self._wake, successor, GIVE_WAY_MS)
+        except TransferError as error:
+            if core.engine.is_leader() and core.space.is_out and not self._stopped:
+                logger.error("stepping down, as the disk is full and %s", error)
+                core.engine.step_down()
+                self._wake()
+
+    def _keep(self, job: asyncio.Future[None]) -> None:
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)

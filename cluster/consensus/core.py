@@ -42,12 +42,14 @@ from .sanity import absurdity_of
 from .segments import Batch
 from .snapreceive import Arrived
 from .snapstore import SnapshotStore
+from .space import Space
 from .wire import (
     Append,
     AppendReply,
     FrameError,
     HigherTerm,
     Message,
+    NoSpace,
     PreVote,
     PreVoteReply,
     ReadAnswer,
@@ -119,11 +121,12 @@ class Core:
             counters,
             self.roster,
         )
-        self.election = Election(parts)
-        self.replicator = Replicator(parts)
+        self.space = Space(parts)
+        self.election = Election(parts, self.space)
+        self.replicator = Replicator(parts, self.space)
         self.reads = Reads(parts, self.replicator)
         self.acceptor = Acceptor(
-            self.engine, journal, self.outbox, self.election, self.guards, counters
+            self.engine, journal, self.outbox, self.election, self.guards, counters, self.space
         )
         self._handlers = self._handlers_without_blob()
         self.membership = Membership(parts, self.proposals, self.replicator, self._may_change)
@@ -147,6 +150,7 @@ class Core:
 
     def _run(self) -> None:
         self._note_stall()
+        self.space.look()
         self.counters.runs += 1
         inbox = self.network.inbox
         while inbox:
@@ -207,6 +211,8 @@ class Core:
         refusal = None
         if self.halted or not self.engine.is_leader():
             refusal = "not the leader"
+        else:
+            refusal = self.space.refusal()
         self.proposals.submit(entry, callback, refusal)
         self._wake()
 
@@ -341,6 +347,7 @@ class Core:
             VoteReply: election.on_vote_reply,
             HigherTerm: lambda _, message: election.on_higher_term(message),
             TimeoutNow: election.on_timeout_now,
+            NoSpace: self.space.on_told,
             ReadPing: reads.on_ping,
             ReadPong: reads.on_pong,
             ReadAsk: reads.on_ask,

@@ -60,6 +60,7 @@ class Counters:
     runs: int = 0
     stall_max_ms: float = 0.0
     tls_days_left: float | None = None  # until this node's certificate expires; None without TLS
+    disk_full: bool = False
     dropped: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     fsync: Latencies = field(default_factory=Latencies)

@@ -148,6 +148,8 @@ class DiskThread:
             files = self._files
             self._say(self._on_durable, last, took, files.fsyncs, files.bytes_written)
             self._is_tidy = False
+            if not files.has_spare:
+                self._commit.reserve()  # at once: the next group may need it
         for task in tasks:
             if isinstance(task, int):
                 self._files.delete_before(task)

@@ -13,13 +13,15 @@ from .guards import log_is_current
 from .interface import Role
 from .parts import Parts
 from .pin import now, uniform
+from .space import Space
 from .wire import HigherTerm, PreVote, PreVoteReply, RequestVote, TimeoutNow, VoteReply
 
 NAPS_MAX = 3
 
 
 class Election:
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, space: Space) -> None:
+        self._space = space
         self._config = parts.config
         self._engine = parts.engine
         self._journal = parts.journal
@@ -76,7 +78,7 @@ class Election:
         engine = self._engine
         if engine.is_leader() or engine.deadline() >= now():
             return
-        if not self._roster.is_voter:
+        if not self._roster.is_voter or not self._space.may_campaign():
             self._asked_to_lead = self._won = False
             engine.rearm()  # not (or no more) a voter: a campaign would count nobody's votes right
             return

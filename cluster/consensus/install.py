@@ -14,12 +14,16 @@ from .acceptor import Acceptor
 from .guards import ALL_ON, Guards
 from .interface import ConsensusStartError, FatalError, ReplicatedMachine
 from .journal import Journal
+from .pin import now
 from .recovery import FIX, Recovered
 from .roster import Roster
+from .segments import DiskFullError
 from .snapfile import SnapshotFile, SnapshotFileError
 from .snapreceive import Arrived, SnapshotReceiver
 from .snapstore import SnapshotStore
 from .wire import AppendReply, SnapshotChunk, SnapshotReply
+
+NO_ROOM_S = 5.0  # then the leader may try again
 
 logger = logging.getLogger("quorate.consensus.install")
 
@@ -38,6 +42,7 @@ class Installer:
         self._machine = machine
         self._receiver = receiver
         self._store = store
+        self._no_room_until = 0.0
         self._last: tuple[int, int] = (0, 0)  # term and seq of the latest chunk
         self.on_installed: Callable[[SnapshotFile], None] = lambda snapshot: None
 
@@ -49,7 +54,19 @@ class Installer:
             self._receiver.abandon()
             self._acknowledge(peer, acceptor.engine.commit_index())
             return
-        have = self._receiver.on_chunk(peer, chunk, data)
+        if acceptor.space.is_out or now() < self._no_room_until:
+            self._receiver.abandon()
+            acceptor.space.tell(peer)
+            return
+        try:
+            have = self._receiver.on_chunk(peer, chunk, data)
+        except DiskFullError as error:
+            self._no_room_until = now() + NO_ROOM_S
+            acceptor.counters.errors["no_room_for_snapshot"] += 1
+            logger.error("no room for snapshot %d: %s", chunk.index, error)
+            self._receiver.abandon()
+            acceptor.space.tell(peer)
+            return
         acceptor.outbox.send(peer, SnapshotReply(chunk.term, chunk.seq, chunk.index, have))
 
     def on_arrived(self, peer: str, arrived: Arrived) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 MIB = 1 << 20
+DISK_FULL = "disk full"  # begins the text of a refusal for that reason
 
 logger = logging.getLogger("quorate.consensus")
 

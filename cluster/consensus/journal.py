@@ -208,6 +208,10 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         raise FatalError("the disk finished a batch that was never given to it")
 
     @property
+    def disk_is_full(self) -> bool:
+        return self._disk is not None and self._disk.is_full
+
+    @property
     def is_durable(self) -> bool:
         return self.durable_generation == self.generation
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from .parts import Parts
 from .snapsend import SnapshotSender
 from .snapstore import SnapshotStore
+from .space import Space
 from .wire import EMPTY, Append, AppendReply, Blob, SnapshotReply, encode_entries
 
 BATCH_BYTES = 1 << 20
@@ -47,7 +48,8 @@ class Progress:
 
 
 class Replicator:
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, space: Space) -> None:
+        self._space = space
         self._config = parts.config
         self._engine = parts.engine
         self._journal = parts.journal
@@ -121,8 +123,10 @@ class Replicator:
             self._send_snapshot(peer, progress, heartbeat=heartbeat)
             return
         sent = False
+        has_space = not self._space.is_out_at(peer)
         while (
             engine.next_index(peer) <= journal.last_index
+            and has_space
             and (progress.window_open() or not self._has_window)
             and self._network.writable(peer)
         ):
@@ -265,8 +269,9 @@ class Replicator:
         sender = progress.sender
         if self._guards.on("c4_install_alive") and sender.is_installing():
             self._engine.note_answer(peer)
+        room = self._network.writable(peer) and not self._space.is_out_at(peer)
         for chunk, blob in sender.pump(
-            self._engine.term(), progress, heartbeat=heartbeat, room=self._network.writable(peer)
+            self._engine.term(), progress, heartbeat=heartbeat, room=room
         ):
             if not self._network.send(peer, chunk, blob):
                 return

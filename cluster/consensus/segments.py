@@ -230,4 +230,4 @@ class SegmentFiles:
 
 def as_full(error: OSError) -> Exception:
     """A full disk is told apart, as it is the one error that passes."""
-    return DiskFullError(str(error)) if is_full(error) else error
+    return DiskFullError(error.strerror) if is_full(error) else error

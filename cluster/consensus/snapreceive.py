@@ -10,12 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .guards import ALL_ON, Guards
+from .segments import DiskFullError, as_full
 from .snapfile import SnapshotFile, SnapshotFileError
 from .snapstore import SnapshotStore
 from .storage import Open
 from .wire import SnapshotChunk
 
 INCOMING = "incoming.tmp"
+RESERVE_BYTES = 1 << 20  # nothing but the journal may take the last of a disk
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,17 @@ class SnapshotReceiver:
 
     def _begin(self, key: tuple[int, int, int]) -> None:
         self._close()
+        free = self._storage.free_bytes(self._store.folder)
+        if free < key[2] + RESERVE_BYTES:
+            raise DiskFullError(f"it has {key[2]} bytes, {free} are free")
         self._descriptor = self._storage.open(self._path, Open.REPLACE)
         self._key = key
 
     def _write(self, data: bytes) -> None:
-        self._storage.write_at(self._descriptor, [data], self._have)
+        try:
+            self._storage.write_at(self._descriptor, [data], self._have)
+        except OSError as error:
+            raise as_full(error) from error
         self._have += len(data)
 
     def _finish(self, peer: str) -> None:

@@ -119,6 +119,12 @@ class SnapshotReply(msgspec.Struct, tag=12, array_like=True, frozen=True):
     offset: Natural
 
 
+class NoSpace(msgspec.Struct, tag=30, array_like=True, frozen=True):
+    """The disk of the sender is full: it took nothing."""
+
+    term: Natural
+
+
 class ReadPing(msgspec.Struct, tag=13, array_like=True, frozen=True):
     """A leader asks whether it still leads in `term`; `seq` names the round."""
 
@@ -166,6 +172,7 @@ Message = (
     | TimeoutNow
     | SnapshotChunk
     | SnapshotReply
+    | NoSpace
     | ReadPing
     | ReadPong
     | ReadAsk

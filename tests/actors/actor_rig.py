@@ -53,6 +53,7 @@ class ManualLog:
         self.commit_index = self.applied_index = 0
         self.held = False
         self.refusing = False
+        self.refusal = "no"
         self.pending: deque[tuple[bytes, ProposalCallback]] = deque()
         self.entries: list[bytes] = []
 
@@ -65,7 +66,7 @@ class ManualLog:
     def propose(self, entry: bytes, callback: ProposalCallback) -> None:
         loop = asyncio.get_running_loop()
         if self.role is not Role.LEADER or self.refusing:
-            loop.call_soon(callback, Outcome.REFUSED, "no")
+            loop.call_soon(callback, Outcome.REFUSED, self.refusal)
             return
         self.pending.append((entry, callback))
         if not self.held:

@@ -8,8 +8,8 @@ import pytest
 from actor_rig import Rig, virtual
 
 from cluster.actors import proposer as proposer_module
-from cluster.actors.services import NotLeader, OutcomeUnknown, Overloaded
-from cluster.consensus import Outcome, Role
+from cluster.actors.services import DiskFull, NotLeader, OutcomeUnknown, Overloaded
+from cluster.consensus import DISK_FULL, Outcome, Role
 from cluster.machine.commands import CancelJobs, JobGroup, PauseSchedule, SubmitJobs, decode_batch
 from cluster.machine.model import JobSpec
 from cluster.machine.results import PerJob, Rejected, Submitted
@@ -67,6 +67,18 @@ async def test_a_node_that_does_not_lead_refuses_at_once() -> None:
     rig = Rig()
     with pytest.raises(NotLeader):
         rig.proposer.propose(submission(1))
+
+
+@virtual
+async def test_a_full_disk_is_told_apart_from_a_lost_leadership() -> None:
+    rig = Rig()
+    await rig.lead()
+    rig.log.refusing = True
+    with pytest.raises(NotLeader):
+        await rig.proposer.propose(submission(1))
+    rig.log.refusal = f"{DISK_FULL}: on the leader, n1"
+    with pytest.raises(DiskFull, match="on the leader, n1"):
+        await rig.proposer.propose(submission(1))
 
 
 @virtual

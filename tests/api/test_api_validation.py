@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from api_fakes import serving, until
 
-from cluster.actors.services import Overloaded
+from cluster.actors.services import DiskFull, Overloaded
 from cluster.api import forwarding
 from cluster.api.app import TABLE
 from cluster.api.codec import pointer_of
@@ -224,6 +224,14 @@ async def test_a_lost_answer_and_an_overload_are_told_apart(api, node):
     node.services.proposer.propose = overloaded
     answer = await api("POST", "/v1/jobs", T)
     assert (answer.status, answer.code, answer.headers["Retry-After"]) == (503, "overloaded", "3")
+
+    def full(command):
+        raise DiskFull("disk full: on n2, n3", 5)
+
+    node.services.proposer.propose = full
+    answer = await api("POST", "/v1/jobs", T)
+    assert (answer.status, answer.code, answer.headers["Retry-After"]) == (503, "disk_full", "5")
+    assert "on n2, n3" in answer.json["detail"]
 
 
 async def test_a_bug_is_a_problem_and_not_a_traceback(api, node, caplog):

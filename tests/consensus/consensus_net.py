@@ -42,6 +42,7 @@ class NetDisk:
     def __init__(self, files: SegmentFiles, finished: Callable[[Batch], None]) -> None:
         self.files = files
         self.held = False
+        self.is_full = False
         self.waiting: deque[Batch] = deque()
         self._finished = finished
 

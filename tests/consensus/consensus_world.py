@@ -73,6 +73,7 @@ class ScriptedDisk:
 
     def __init__(self) -> None:
         self.held = False
+        self.is_full = False
         self.waiting: list[Batch] = []
 
     def write(self, batch: Batch) -> None:

@@ -142,6 +142,8 @@ class SimDisk:
         last = self._commit.sync()
         if last is not None:
             self._on_durable(last, 0.001, files.fsyncs, files.bytes_written)
+            if not files.has_spare:
+                self._commit.reserve()
         for task in self._taken:
             if isinstance(task, int):
                 files.delete_before(task)
