@@ -259,6 +259,31 @@ def test_a9_an_acknowledged_write_is_on_a_majority_of_disks(make: MakeNet, guard
 
 
 @guarded_or_not
+def test_a9_a_learner_learns_nothing_that_its_lone_voter_could_forget(
+    make: MakeNet, guarded: bool
+) -> None:
+    """A single voter commits by itself: then the disk is all there is to wait for."""
+    net = make(2, *off(guarded, "a9_own_disk"))
+    a, b = net.elect("a"), net["b"]
+    net.pass_time(0.2)
+    ended: list[Outcome] = []
+    a.core.membership.remove("b:1", lambda outcome, result: ended.append(outcome))
+    net.pass_time(0.2)
+    a.core.membership.add("b:1", "learner", lambda outcome, result: ended.append(outcome))
+    net.pass_time(0.2)
+    assert ended == [Outcome.APPLIED, Outcome.APPLIED]
+    a.disk.held = True
+    a.propose(b"x")
+    net.pass_time(0.3)
+    assert b.journal.last_index == a.journal.last_index
+    assert (a.outcomes == {}) is guarded
+    assert (b.applied == []) is guarded
+    a.disk.held = False
+    net.pass_time(0.3)
+    assert b.applied == [b"x"]
+
+
+@guarded_or_not
 @pytest.mark.parametrize("guard", ["persist_then_speak", "b6_hard_state"])
 def test_a_vote_survives_a_crash(make: MakeNet, guard: str, guarded: bool) -> None:
     """Else c votes twice in one term, and two leaders share it."""
