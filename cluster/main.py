@@ -6,6 +6,7 @@ Exit codes: 0 stopped as asked, 1 could not start, 2 bad settings, 70 broken dis
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -58,10 +59,12 @@ async def _serve(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        await node.start()
+        started = await _start(node, stop)
     except (NodeStartError, HistoryError) as error:
         print(f"quorate: {error}", file=sys.stderr)
         return 1
+    if not started:
+        return 0
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
@@ -69,6 +72,23 @@ async def _serve(settings: Settings) -> int:
     log.info("stopping")
     await node.stop()
     return 0
+
+
+async def _start(node: Node, stop: asyncio.Event) -> bool:
+    """False if the node was asked to stop first: one that waits to be let in may wait for long."""
+    starting = asyncio.create_task(node.start())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if starting.done():
+        starting.result()
+        return True
+    log.info("stopping before the start was complete")
+    starting.cancel()
+    with contextlib.suppress(asyncio.CancelledError, NodeStartError, HistoryError):
+        await starting
+        await node.stop()
+    return False
 
 
 if __name__ == "__main__":

@@ -237,6 +237,9 @@ class Node:
         except (ConsensusStartError, OSError) as error:
             await self._abandon()
             raise NodeStartError(str(error)) from error
+        except asyncio.CancelledError:
+            await self._abandon()
+            raise
         self._started = True
         try:
             await self._serve()

@@ -89,3 +89,19 @@ async def test_a_corrupted_journal_is_refused_and_left_alone(tmp_path: Path) -> 
         assert str(segment) in node.log_text()
         assert "Traceback" not in node.log_text()
         assert segment.read_bytes() == bytes(content)
+
+
+async def test_a_node_that_waits_to_be_let_in_can_be_stopped(tmp_path: Path) -> None:
+    nobody = f"127.0.0.1:{free_ports(1)[0]}"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(ROOT / "node.py"), *addresses(),
+        "--data", str(tmp_path / "d"), "--join", "--peers", nobody,
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr is not None
+    async with asyncio.timeout(30):
+        while nobody.encode() not in await process.stderr.readline():
+            pass
+        process.terminate()
+        assert await process.wait() == 0
+    assert not (tmp_path / "d" / "identity.json").exists()
