@@ -82,7 +82,8 @@ async def test_a_corrupted_journal_is_refused_and_left_alone(tmp_path: Path) -> 
         await node.kill()
         segment = max(node.data.glob("journal/*.seg"))
         content = bytearray(segment.read_bytes())
-        content[len(content) // 3] ^= 0xFF
+        written = len(content.rstrip(b"\0"))  # behind it is space that was taken in advance
+        content[written // 3] ^= 0xFF
         segment.write_bytes(content)
         await node.start()
         assert await node.wait() == 1
