@@ -76,6 +76,17 @@ class Probe:
         """(bytes, index, term), where the bytes begin with the kind of the entry."""
         return self.journal.entry_at(index)
 
+    # Members -------------------------------------------------------------------------------
+
+    @property
+    def voters(self) -> tuple[str, ...]:
+        """By the newest configuration in this node's log."""
+        return self.core.roster.current.voters
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        return self.core.roster.current.ids
+
     # A leader ------------------------------------------------------------------------------
 
     def counted(self, peer: str) -> int:

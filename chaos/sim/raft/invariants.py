@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from cluster.consensus import Role
+from cluster.consensus.members import config_of
 from cluster.consensus.probe import Mark, Probe
 from cluster.consensus.wire import AppendReply, Message, PreVoteReply, RequestVote, VoteReply
 
@@ -70,18 +71,18 @@ class Shadow:
 class Invariants:
     def __init__(self, world: World, members: tuple[str, ...]) -> None:
         self._world = world
-        self._majority = len(members) // 2 + 1
+        self._is_lone = len(members) == 1
         self.shadows = {node_id: Shadow(node_id) for node_id in members}
         self.leaders: dict[int, tuple[str, Life]] = {}
         self.committed: dict[int, Entry] = {}
         self.committed_in: list[tuple[int, int]] = []  # (term of who committed, highest index)
         self.top = 1  # highest committed index
+        self.members = members  # by the newest committed configuration
         self._known: dict[tuple[int, int], tuple[int, bytes]] = {}  # (index, term): before, bytes
         self._votes: dict[tuple[str, int], str] = {}
         self._voters: dict[tuple[str, int], dict[str, None]] = {}
         self._would_vote: dict[tuple[str, int, int], dict[str, None]] = {}  # candidate, life, round
-        self._rounds_won: dict[str, int] = {}
-        self._campaigns: dict[str, int] = {}
+        self._campaigns: dict[tuple[str, int], dict[int, None]] = {}  # candidate, life: terms
         self._transfers: dict[tuple[str, int], None] = {}
         self._granted_at: dict[tuple[str, str], float] = {}  # voter, candidate
 
@@ -100,7 +101,7 @@ class Invariants:
             self._vote(life, message.term, life.id)
             if message.transfer:
                 self._transfers[life.id, message.term] = None
-            self._check_campaign(life.id, message)
+            self._check_campaign(life, message)
         elif isinstance(message, PreVoteReply) and message.granted:
             self._granted_at[life.id, peer] = self._world.loop.time()
             self._grant_round(life.id, peer, message.round)
@@ -138,19 +139,22 @@ class Invariants:
     def _grant_round(self, voter: str, candidate: str, number: int) -> None:
         key = (candidate, self._world.machines[candidate].lives, number)
         friends = self._would_vote.setdefault(key, {})
-        if voter not in friends:
-            friends[voter] = None
-            if len(friends) + 1 == self._majority:
-                self._rounds_won[candidate] = self._rounds_won.get(candidate, 0) + 1
+        friends[voter] = None
 
-    def _check_campaign(self, candidate: str, message: RequestVote) -> None:
+    def _check_campaign(self, life: Life, message: RequestVote) -> None:
         """Nobody disturbs with a campaign that a majority would not have granted."""
-        if self._campaigns.get(candidate) == message.term or message.transfer:
+        if message.transfer or life.probe is None:
             return
-        self._campaigns[candidate] = message.term
-        self._rounds_won[candidate] = self._rounds_won.get(candidate, 0) - 1
-        if self._rounds_won[candidate] < 0:
-            self._fail(f"{candidate} campaigns in term {message.term}, which nobody asked for")
+        key = (life.id, life.node.lives)
+        terms = self._campaigns.setdefault(key, {})
+        if message.term in terms:
+            return
+        terms[message.term] = None
+        # The request may have waited for the disk while a member came or went.
+        needed = len(life.probe.voters) // 2
+        rounds = [set(by) for (*whose, _), by in self._would_vote.items() if tuple(whose) == key]
+        if len(terms) > sum(len(by) >= needed for by in rounds):
+            self._fail(f"{life.id} campaigns in term {message.term}, which nobody asked for")
 
     # A look at a node ----------------------------------------------------------------------
 
@@ -190,7 +194,7 @@ class Invariants:
         if term == durable_term and durable_vote is not None and vote != durable_vote:
             self._fail(f"{life.id} forgot its vote for {durable_vote} in term {term}")
         shadow.votes = deque([(0, term, vote)])  # read from the disk
-        if len(self.shadows) == 1:
+        if self._is_lone:
             self._forget_unsaid(term, probe.last_index)
         for index in (shadow.durable, shadow.promise[1]):
             old = shadow.term_at(index) if index == shadow.durable else shadow.promise[2]
@@ -283,10 +287,11 @@ class Invariants:
     def _check_leader(self, life: Life, shadow: Shadow, probe: Probe, before: Mark | None) -> None:
         term = shadow.term
         if before is None or before[2] is not Role.LEADER or before[0] != term:
-            self._elected(life, shadow, term)
-        for peer, other in self.shadows.items():
+            self._elected(life, shadow, probe, term)
+        for peer in probe.voters:
             if peer == life.id:
                 continue
+            other = self.shadows[peer]
             counted = max(probe.counted(peer), probe.acked(peer))
             known = shadow.counted.get(peer, 0)
             if counted == known:
@@ -303,15 +308,15 @@ class Invariants:
                     f"ends at {other.durable} with term {other.term_at(other.durable)}"
                 )
 
-    def _elected(self, life: Life, shadow: Shadow, term: int) -> None:
+    def _elected(self, life: Life, shadow: Shadow, probe: Probe, term: int) -> None:
         self._world.trace(f"{life.id} leads term {term}, log ends at {shadow.last}")
         known = self.leaders.setdefault(term, (life.id, life))
         if known[1] is not life:
             self._fail(f"term {term} has two leaders: {known[0]} and {life.id}")
         shadow.counted = {}
-        voters = {life.id: None, **self._voters.get((life.id, term), {})}
-        if len(voters) < self._majority:
-            self._fail(f"{life.id} leads term {term} with the votes of {list(voters)}")
+        voters = [life.id, *self._voters.get((life.id, term), {})]
+        if not is_majority(voters, probe):
+            self._fail(f"{life.id} leads term {term} with the votes of {voters}")
         highest = 1
         for in_term, index in self.committed_in:
             if in_term >= term:
@@ -332,20 +337,30 @@ class Invariants:
             if known is None:
                 self.committed[index] = (term, content)
                 self.top = max(self.top, index)
+                configuration = config_of(content)
+                if configuration is not None:
+                    self.members = configuration.ids
+                    self._world.trace(f"members {configuration.members}")
                 self._world.entry_committed(index, content)
             elif known[0] != term or known[1] != content:
                 self._fail(f"{life.id} commits another entry {index}: term {term}, not {known[0]}")
         if high > self.top:
             self._fail(f"{life.id} has a snapshot up to {high}, committed is {self.top}")
         if high > 1 and (not self.committed_in or high > self.committed_in[-1][1]):
-            self._first_to_commit(life, shadow, high)
+            self._first_to_commit(life, shadow, probe, high)
 
-    def _first_to_commit(self, life: Life, shadow: Shadow, high: int) -> None:
+    def _first_to_commit(self, life: Life, shadow: Shadow, probe: Probe, high: int) -> None:
         """Whoever commits first has a majority of disks behind it."""
         term = self.committed[high][0]
         if self.committed_in and self.committed_in[-1][0] == shadow.term:
             self.committed_in.pop()
         self.committed_in.append((shadow.term, high))
         holders = [node_id for node_id, one in self.shadows.items() if one.holds(high, term)]
-        if len(holders) < self._majority:
+        if not is_majority(holders, probe):
             self._fail(f"{life.id} commits entry {high} of term {term} held by {holders} only")
+
+
+def is_majority(nodes: list[str], probe: Probe) -> bool:
+    """Of the voters that the probed node knows."""
+    voters = probe.voters
+    return 2 * sum(node_id in voters for node_id in nodes) > len(voters)

@@ -40,7 +40,8 @@ class Machine:
         self.config = config
         self.life: Life | None = None
         self.lives = 0
-        self.lost = False  # its disk is damaged: it stays down
+        self.is_used = not config.join  # a spare waits until somebody wants it
+        self.is_retired = False  # it was a member, and never will be again
         self.excused = False  # the next fatal error was ordered
 
     @property
@@ -52,11 +53,15 @@ class Machine:
         return self.id.partition(":")[0]
 
     def start(self) -> None:
-        if self.life is None and not self.lost:
+        if self.life is None and self.is_used and not self.is_retired:
             self.lives += 1
             self.excused = self.pace.fails = False
             self.world.trace(f"{self.name} starts, life {self.lives}")
             self.life = Life(self)
+
+    def retire(self) -> None:
+        self.is_retired = True
+        self.kill()
 
     def kill(self) -> None:
         """kill -9: what was written is in the page cache, and stays."""
@@ -156,6 +161,7 @@ def config_of(
         node_id=node_id,
         listen=node_id,
         peers=tuple(member for member in members if member != node_id),
+        join=node_id not in members,
         data_dir=Path("/sim") / node_id.partition(":")[0],
         **settings,  # type: ignore[arg-type]
     )

@@ -48,10 +48,12 @@ class Plots:
             self.mute_leader,
             self.busy_transfer,
         )
+        self.changes = (self.come, self.go, self.come_and_go, self.two_strangers)
 
     async def tell(self, count: int) -> None:
         for _ in range(count):
-            plot = self.rng.choice(self.all)
+            changes = self.changes if len(self.world.machines) > self.world.size else ()
+            plot = self.rng.choice(self.all if self.rng.random() < 0.6 else changes or self.all)
             self.world.trace(f"plot {plot.__name__}")
             try:
                 await plot()
@@ -84,7 +86,8 @@ class Plots:
         return max(found, key=lambda life: life.raft.epoch)
 
     def others(self, *but: Machine) -> list[Machine]:
-        left = [one for one in self.world.machines.values() if one not in but]
+        machines = self.world.machines.values()
+        left = [one for one in machines if one not in but and one.is_used and not one.is_retired]
         self.rng.shuffle(left)
         return left
 
@@ -104,7 +107,7 @@ class Plots:
         await asyncio.sleep(self.rng.uniform(0.02, 0.1))
 
     def need(self, members: int) -> None:
-        if len(self.world.machines) < members:
+        if len(self.others()) < members:
             raise GiveUp
 
     # Plots ---------------------------------------------------------------------------------
@@ -251,7 +254,7 @@ class Plots:
         """C3: two nodes reach a new term, and nobody leads it; the others go on in the old one."""
         self.need(MEMBERS_FOR_TWO_SIDES)
         leader = await self.leader()
-        first, second, third, _ = self.others(leader.node)
+        first, second, third, *_ = self.others(leader.node)
         for machine in (first, second):
             self.sever(machine, [leader.node, *self.others(leader.node, first, second)], 1.5)
         self.fabric.heal(first.id, third.id)
@@ -276,6 +279,97 @@ class Plots:
             machine.power_off()
             self.nemesis.later(0.02, 0.8, machine.start)
         await asyncio.sleep(0.5)
+
+    # Members -------------------------------------------------------------------------------
+
+    def _spares(self) -> list[Machine]:
+        return [one for one in self.world.machines.values() if not one.is_used]
+
+    def _add(self, leader: Life, spare: Machine) -> None:
+        spare.is_used = True
+        spare.start()
+        self.nemesis.spawn(leader, leader.consensus.add_member(spare.id, 1500))
+
+    async def come(self) -> None:
+        """A7: a new member listens, catches up, often by a snapshot, and gets its vote."""
+        spares = self._spares()
+        if not spares:
+            raise GiveUp
+        leader = await self.leader()
+        if self.rng.random() < 0.5:
+            await self.commit(leader, 30)
+            await self.snapshot(leader)
+        self._add(leader, spares[0])
+        if self.rng.random() < 0.3:
+            self.world.users.on_applied.append(leader.node.kill)
+        await self._until_voter(spares[0])
+        leader.node.start()
+
+    async def _until_voter(self, machine: Machine) -> None:
+        def votes() -> bool:
+            lives = self.world.lives()
+            return any(life.probe and machine.id in life.probe.voters for life in lives)
+
+        await self.until(votes)
+
+    async def go(self) -> None:
+        """A7: a member is taken out, alive or dead; it must not be missed, nor disturb."""
+        leader = await self.leader()
+        voters = leader.probe.voters if leader.probe is not None else ()
+        if len(voters) <= max(2, self.world.size - 1):
+            raise GiveUp
+        victim = self.rng.choice([one for one in self.others(leader.node) if one.id in voters])
+        if self.rng.random() < 0.4:
+            victim.kill()
+        self.nemesis.spawn(leader, leader.consensus.remove_member(victim.id, 1500))
+        await asyncio.sleep(self.rng.uniform(0.0, 1.5))
+        if leader.probe is None or victim.id not in leader.probe.members:
+            await self._until_gone(victim)
+            victim.retire()
+        victim.start()
+
+    async def _until_gone(self, machine: Machine) -> None:
+        """Its removal is committed: whoever leads from now on knows it."""
+
+        def gone() -> bool:
+            return machine.id not in self.world.invariants.members
+
+        await self.until(gone)
+
+    async def come_and_go(self) -> None:
+        """A7: both at once, asked of whoever believes to lead."""
+        leader = await self.leader()
+        victim = self.others(leader.node)[0]
+        for spare in self._spares()[:1]:
+            self._add(leader, spare)
+        for life in self.world.lives():
+            if life.raft.epoch and self.world.size > 2:
+                self.nemesis.spawn(life, life.consensus.remove_member(victim.id, 1500))
+        await asyncio.sleep(self.rng.uniform(0.1, 1.0))
+        if victim.id not in self.world.invariants.members:
+            victim.retire()
+
+    async def two_strangers(self) -> None:
+        """A7: a cut-off leader takes in two members that only it can reach; if it may take the
+        second before the first is committed, two majorities exist that do not know each other."""
+        self.need(3)
+        spares = self._spares()
+        if len(spares) < 2:
+            raise GiveUp
+        old = await self.leader()
+        self.sever(old.node, self.others(old.node), 2.5)
+        for spare in spares:
+            for other in self.others(old.node):
+                self.nemesis.cut(spare.id, other.id, 2.5, 2.5)
+                self.nemesis.cut(other.id, spare.id, 2.5, 2.5)
+        for spare in spares:
+            self._add(old, spare)
+            await asyncio.sleep(0.15)
+        self.world.users.flood(old, 5)
+        new = await self.leader(but=old.node, after=old.raft.epoch)
+        await self.commit(new, 5)
+        self.world.users.flood(old, 5)
+        await asyncio.sleep(1.5)
 
     # Plots that judge how well the cluster takes it, when nothing else goes wrong -------------
 

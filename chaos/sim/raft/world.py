@@ -81,14 +81,18 @@ class World:
         self.fabric.spike_p, self.fabric.repeat_p, self.fabric.late_p = self.weather
         self.fabric.base_s = rng.choice(((0.0002, 0.001), (0.0002, 0.004), (0.002, 0.03)))
         self.is_quick = self.is_calm and self.fabric.base_s[1] < 0.005
-        self.invariants = Invariants(self, members)
+        spares = rng.choice((0, 0, 1, 2)) if count > 1 else 0
+        everybody = tuple(f"n{number}:1" for number in range(1, count + spares + 1))
+        self.size = count
+        self.invariants = Invariants(self, everybody)
+        self.invariants.members = members
         self.digests = Digests(self)
         self.users = Users(self)
         self.settings = self._choose_settings(disabled)
         self.deadline_s = cast(int, self.settings["proposal_timeout_ms"]) / 1000 + PAUSE_MAX_S
         self.waiting_max = cast(int, self.settings["uncommitted_entries_max"])
         self.machines = {
-            member: Machine(self, config_of(member, members, self._vary())) for member in members
+            member: Machine(self, config_of(member, members, self._vary())) for member in everybody
         }
         self.nemesis = Nemesis(self)
         self.plots = Plots(self)
@@ -196,7 +200,7 @@ class World:
         for task in evil:
             if not task.cancelled() and task.exception() is not None:
                 self.fail(f"the plot itself failed: {task.exception()!r}")
-        if self.is_calm and not count:
+        if self.is_calm and not count and len(self.machines) == self.size:
             self._check_amplification()
         await self._make_peace()
         self.users.judge()
@@ -240,12 +244,14 @@ class World:
         leader = self._leader()
         if leader is None or self.users.unresolved():
             return False
-        top = leader.probe.last_index if leader.probe is not None else 0
+        assert leader.probe is not None
+        top = leader.probe.last_index
+        members = [life for life in self.lives() if life.id in leader.probe.members]
         return all(
             life.probe is not None
             and (life.probe.last_index, life.consensus.applied_index) == (top, top)
-            for life in self.lives()
-        ) and len(self.lives()) == len(self.machines)
+            for life in members
+        ) and len(members) == len(leader.probe.members)
 
     async def _until(self, condition: Any, seconds: float) -> bool:
         end = self.loop.time() + seconds
