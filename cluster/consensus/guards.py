@@ -42,6 +42,7 @@ GUARDS = {
     "b5_refuse_damage": "a node whose snapshots are damaged or missing does not start",
     "b6_hard_state": "term and vote are journaled, in one stream with the entries",
     "b7_checksums": "a batch is read only if its checksum fits",
+    "b8_full_disk": "a node whose disk is full takes no entries and does not lead",
     "b13_chunk_place": "a chunk of a snapshot is taken only where the file ends",
     "persist_then_speak": "votes and acks leave only when what they promise is on disk",
     "outbox_epoch": "a held answer leaves only on the connection it was said on",

@@ -25,6 +25,7 @@ GIVE_WAY_AGAIN_S = 5.0
 class Space:
     def __init__(self, parts: Parts) -> None:
         self._config = parts.config
+        self._is_heeded = parts.guards.on("b8_full_disk")
         self._engine = parts.engine
         self._journal = parts.journal
         self._network = parts.network
@@ -37,7 +38,7 @@ class Space:
 
     def look(self) -> None:
         """Once per run."""
-        is_full = self._journal.disk_is_full
+        is_full = self._journal.disk_is_full and self._is_heeded
         if is_full is self._counters.disk_full:
             return
         self._counters.disk_full = is_full

@@ -31,7 +31,7 @@ from cluster.consensus.snapreceive import Arrived, SnapshotReceiver
 from cluster.consensus.snapshotter import Snapshotter
 from cluster.consensus.snapstore import SnapshotStore
 from cluster.consensus.storage import FILES, make_folders, sync_path
-from cluster.consensus.wire import PreVote, PreVoteReply, SnapshotChunk
+from cluster.consensus.wire import HigherTerm, PreVote, PreVoteReply, SnapshotChunk
 
 MEMBERS = first_members(("a:1", "b:1", "c:1"))
 
@@ -258,6 +258,31 @@ def test_b7_records_of_an_earlier_life_of_a_file_are_not_resurrected() -> None:
     new = storage.read(path)
     storage.overwrite(path, new + old[len(new) :])
     assert read_journal(storage, FOLDER, CLUSTER).last_index == 3
+
+
+# B8 ---------------------------------------------------------------------------------------------
+
+
+@guarded_or_not
+def test_b8_a_full_disk_is_noticed_before_anything_is_promised(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, guarded: bool
+) -> None:
+    """The library dies of SIGBUS; waiting in silence would be no better for a client."""
+    world = World(monkeypatch, tmp_path, disabled=off(guarded, "b8_full_disk"))
+    world.win_election("b:1")
+    world.disk.is_full = world.disk.held = True
+    world.run()
+    outcomes: list[Outcome] = []
+    world.core.propose(b"x", lambda outcome, result: outcomes.append(outcome))
+    world.run()
+    assert outcomes == ([Outcome.REFUSED] if guarded else [])
+    world.receive("b:1", HigherTerm(5))  # somebody else leads
+    world.append("b:1", 5, (2, 1), command("y", 3, 5))
+    assert (world.journal.term_at(3) == 5) is not guarded
+    world.network.sent.clear()
+    world.pass_time(2.0)
+    asked = any(isinstance(m, PreVote) for _, m, _ in world.network.sent)
+    assert asked is not guarded
 
 
 # B11 --------------------------------------------------------------------------------------------
