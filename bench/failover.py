@@ -32,7 +32,8 @@ DEADLINE_S = 0.25
 LOAD_BATCH = 50
 LOAD_BATCHES_PER_S = 20
 GIVE_UP_S = 20.0
-SHOW_LOGS = ("--log-level", "info")
+# Small snapshots: a node that was killed is back soon, so that many faults fit into a run.
+SHOW_LOGS = ("--log-level", "info", "--snapshot-journal-mb", "2")
 
 _EPOCH = re.compile(r"^(\S+ \S+) INFO quorate\.raft \[\S+\] leading: epoch (\d+) open")
 
