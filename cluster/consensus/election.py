@@ -95,6 +95,7 @@ class Election:
             self._counters.elections_started += 1
             return
         engine.rearm()
+        engine.forget_leader()  # not heard for so long: this node does not know who leads
         self._ask_around()
 
     def is_sticky(self) -> bool:

@@ -147,6 +147,19 @@ def test_a_node_that_slept_does_not_campaign(make: MakeWorld) -> None:
     assert world.core.counters.stall_max_ms >= 3000
 
 
+def test_a_leader_that_is_not_heard_is_not_known_any_more(make: MakeWorld) -> None:
+    """Else a node that is cut off calls itself ready, and names a leader that may be long gone."""
+    world = make(entries=BASE, term=1)
+    world.connect("b:1", "c:1")
+    world.append("b:1", 1, (2, 1))
+    world.pass_time(0.25)
+    assert world.engine.leader() == "b:1"
+    world.pass_time(0.5)
+    assert world.engine.leader() is None
+    world.append("b:1", 1, (2, 1), seq=2)
+    assert (world.engine.leader(), world.engine.term()) == ("b:1", 1)
+
+
 def test_a_promise_is_not_kept_for_ever(make: MakeWorld) -> None:
     """The vote request of a campaign of long ago, out of a stalled connection, while b leads on."""
     world = make(entries=BASE, term=1)
