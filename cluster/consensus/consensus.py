@@ -46,11 +46,9 @@ from .snapreceive import Arrived, SnapshotReceiver
 from .snapshotter import Snapshotter
 from .snapstore import SnapshotStore
 from .status import core_status
-from .transfer import transfer_leadership
+from .transfer import give_way, transfer_leadership
 
 logger = logging.getLogger("quorate.consensus")
-
-GIVE_WAY_MS = 2000
 
 
 class Consensus:
@@ -171,6 +169,7 @@ class Consensus:
         core.enable_snapshots(store, installer)
         self._snapshotter = Snapshotter(core, self._machine, store, self._disk, self._host)
         installer.on_installed = self._snapshotter.remember
+        core.replicator.on_suspect = self._snapshotter.suspect
         if snapshot is not None:
             self._snapshotter.remember(snapshot)
 
@@ -406,7 +405,7 @@ class Consensus:
         if self._core is not None:
             successor = self._core.space.successor()
             if successor is not None:
-                self._keep(asyncio.ensure_future(self._give_way(self._core, successor)))
+                self._keep(asyncio.ensure_future(give_way(self._core, self._wake, successor)))
         self._timer = self._loop.call_later(self._host.timer_s, self._tick)
 
     def _on_durable(self, batch: Batch, seconds: float, fsyncs: int, written: int) -> None:
@@ -434,16 +433,6 @@ class Consensus:
                 done(arrived)
 
         self._keep(asyncio.ensure_future(work()))
-
-    async def _give_way(self, core: Core, successor: str) -> None:
-        """A leader whose disk is full must not lead while somebody else can."""
-        try:
-            await transfer_leadership(core, self._wake, successor, GIVE_WAY_MS)
-        except TransferError as error:
-            if core.engine.is_leader() and core.space.is_out and not self._stopped:
-                logger.error("stepping down, as the disk is full and %s", error)
-                core.engine.step_down()
-                self._wake()
 
     def _keep(self, job: asyncio.Future[None]) -> None:
         self._jobs.add(job)

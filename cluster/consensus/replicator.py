@@ -8,6 +8,7 @@ hears of it only up to what the leader's own disk holds (A9).
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .parts import Parts
@@ -62,6 +63,7 @@ class Replicator:
         self._progress: dict[str, Progress] = {}
         self._encoded: dict[int, tuple[int, bool, Blob]] = {}  # first -> (last, is full, blob)
         self.snapshots: SnapshotStore | None = None
+        self.on_suspect: Callable[[int], None] = lambda index: None
 
     # Life of a leadership ------------------------------------------------------------------
 
@@ -101,6 +103,12 @@ class Replicator:
         """Index of the oldest snapshot in transfer: the log behind it will be needed (C5)."""
         found = [p.sender.index for p in self._progress.values() if p.sender is not None]
         return min(found) if found else None
+
+    def trust(self, index: int) -> None:
+        """That snapshot is intact after all: what arrived was not."""
+        for progress in self._progress.values():
+            if progress.sender is not None and progress.sender.index == index:
+                progress.sender.is_suspect = False
 
     def drop_senders(self) -> None:
         """Transfers begin anew, with the newest snapshot."""
@@ -275,6 +283,8 @@ class Replicator:
         ):
             if not self._network.send(peer, chunk, blob):
                 return
+        if sender.is_suspect:
+            self.on_suspect(sender.index)
 
     def on_snapshot_reply(self, peer: str, message: SnapshotReply) -> None:
         progress = self._progress.get(peer)
@@ -285,6 +295,8 @@ class Replicator:
         self._engine.note_answer(peer)
         if progress.sender is not None:
             progress.sender.on_reply(message)
+            if progress.sender.is_suspect:
+                self.on_suspect(progress.sender.index)
             self._send_to(peer, progress, heartbeat=False, announce=False)
 
     def _drop_sender(self, progress: Progress) -> None:

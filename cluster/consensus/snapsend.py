@@ -44,11 +44,14 @@ class SnapshotSender:
         self._answered = False
         self._complete_at: float | None = None
         self.index = index
+        self.is_suspect = False  # refused after all of it had arrived, or unreadable here
 
     @classmethod
     def open(cls, store: SnapshotStore, chunk_bytes: int) -> SnapshotSender | None:
         """The newest snapshot in the folder; None if there is none that can be opened."""
         for snapshot in store.all():
+            if snapshot.index in store.rotten:
+                continue
             try:
                 descriptor = store.storage.open(snapshot.path, Open.READ)
             except OSError:
@@ -72,8 +75,12 @@ class SnapshotSender:
         sent = False
         if self._answered:
             limit = self._received + CHUNKS_AHEAD * self._chunk_bytes
-            while room and self._offset < min(limit, self._size):
-                data = self._storage.read_at(self._descriptor, self._chunk_bytes, self._offset)
+            while room and not self.is_suspect and self._offset < min(limit, self._size):
+                try:
+                    data = self._storage.read_at(self._descriptor, self._chunk_bytes, self._offset)
+                except OSError:
+                    self.is_suspect = True
+                    break
                 yield self._chunk(term, sequence, self._offset), Blob.of((data,))
                 self._offset += len(data)
                 sent = True
@@ -88,6 +95,8 @@ class SnapshotSender:
     def on_reply(self, message: SnapshotReply) -> None:
         if message.index != self.index or message.offset > self._size:
             return
+        if self._complete_at is not None and message.offset < self._size:
+            self.is_suspect = True
         if message.seq == self._question_seq or message.offset < self._received:
             # Everything sent before the question was seen, or the receiver began again.
             self._offset = message.offset

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from .child import AsideWork
 from .core import Core
 from .disk import Disk
 from .host import Host
@@ -28,6 +29,10 @@ logger = logging.getLogger("quorate.consensus.snapshotter")
 RETRY_AFTER_S = 10.0
 LEADER_SHARE = 1.5  # the leader waits longer, so that followers snapshot first and not all at once
 LOG_BYTES_FACTOR = 4  # a transfer may hold back the trimming of the log up to so many limits
+HUNG_AFTER_S = 60.0  # a writer whose file has not grown for so long is given up
+LOOK_EVERY_S = 1.0
+HISTORY_WAIT_S = 60.0
+STUCK_FACTOR = 8  # so many limits of log that may not be shortened are too many
 REPLAYED_SHARE = 8  # what waits to be applied is at most this part of what a snapshot would cover
 
 
@@ -47,6 +52,7 @@ class Snapshotter:
         self._host = host
         self._aside = host.aside()
         self._task: asyncio.Task[int] | None = None
+        self._examination: asyncio.Task[None] | None = None
         self._closing = False
         self._not_before = 0.0
         self._newest_bytes = 0
@@ -95,14 +101,16 @@ class Snapshotter:
 
     async def close(self) -> None:
         self.abort()
-        if self._task is not None:
-            await asyncio.wait([self._task])
+        tasks = [task for task in (self._task, self._examination) if task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
 
     def abort(self) -> None:
         self._closing = True
         self._aside.kill()
-        if self._task is not None:
-            self._task.cancel()
+        for task in (self._examination, self._task):
+            if task is not None:
+                task.cancel()
 
     def _start(self) -> asyncio.Task[int]:
         self._task = asyncio.create_task(self._work())
@@ -134,11 +142,12 @@ class Snapshotter:
         temporary = self._store.folder / f"taking-{os.getpid()}{TEMPORARY}"
         try:
             members = core.roster.at(index)
-            await self._aside.run(
-                lambda is_wanted: self._write(temporary, index, term, members, is_wanted)
+            await self._encode(
+                temporary,
+                lambda is_wanted: self._write(temporary, index, term, members, is_wanted),
             )
             # Before it gets its name: a restart begins at the newest, replaying nothing older.
-            await self._machine.before_truncate(index)
+            await self._history_is_safe(index)
             snapshot = await self._host.offload(lambda: self._publish(temporary, index, term))
         except BaseException:
             core.journal.grown_bytes += grown  # or the next try waits for as much growth again
@@ -152,6 +161,78 @@ class Snapshotter:
         if not self._closing and not core.halted:
             self._compact()
         return index
+
+    async def _encode(self, path: Path, work: AsideWork) -> None:
+        """Begins at once, before the state can move on, and waits as long as the file grows."""
+        watch = asyncio.create_task(self._watch(path))
+        try:
+            await self._aside.run(work)
+        except SnapshotError as error:
+            if watch.done():
+                raise SnapshotError(f"the writer did nothing for {HUNG_AFTER_S:g} s") from error
+            raise
+        finally:
+            watch.cancel()
+
+    async def _watch(self, path: Path) -> None:
+        """Ends a writer that hangs instead of failing: one task, one child, until it is dead."""
+        size, grown_at = -1, now()
+        while now() - grown_at < HUNG_AFTER_S:
+            await asyncio.sleep(LOOK_EVERY_S)
+            before = size
+            with contextlib.suppress(OSError):
+                size = self._store.bytes_of(path)
+            if size != before:
+                grown_at = now()
+        self._aside.kill()
+
+    async def _history_is_safe(self, index: int) -> None:
+        """The log may grow while it is not, but not for ever: then this node takes no more."""
+        core, config = self._core, self._core.config
+        try:
+            async with asyncio.timeout(HISTORY_WAIT_S):
+                await self._machine.before_truncate(index)
+        except Exception as error:
+            limit = STUCK_FACTOR * max(config.snapshot_journal_bytes, config.trailing_bytes)
+            core.space.log_is_stuck = core.journal.log_bytes > limit
+            core.counters.errors["history_behind"] += 1
+            why = str(error) or f"no answer within {HISTORY_WAIT_S:g} s"
+            raise SnapshotError(
+                f"the history is not written up to entry {index}, so {core.journal.log_bytes} "
+                f"bytes of log are kept: {why}"
+            ) from error
+        core.space.log_is_stuck = False
+
+    # Damage found while running ------------------------------------------------------------
+
+    def suspect(self, index: int) -> None:
+        """A follower did not accept it: read it once more, and replace it if it is damaged."""
+        if self._examination is None and not self._closing:
+            self._examination = asyncio.create_task(self._examine(index))
+            self._examination.add_done_callback(self._examined)
+
+    def _examined(self, task: asyncio.Task[None]) -> None:
+        self._examination = None
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("no snapshot to send: %s", task.exception())
+
+    async def _examine(self, index: int) -> None:
+        replicator, store = self._core.replicator, self._store
+        damage = await self._host.offload(lambda: store.damage_of(index))
+        if not damage:
+            replicator.trust(index)
+            return
+        self._core.counters.errors["rotten_snapshot"] += 1
+        logger.error("%s; taking a new one", damage)
+        store.rotten.add(index)
+        replicator.drop_senders()
+        if self.newest is not None and self.newest.index == index:
+            self.newest = None
+        newer = await self.take()
+        store.rotten.discard(index)
+        if newer != index:  # else it has taken its place
+            await self._host.offload(lambda: store.discard(index))
+        replicator.drop_senders()
 
     def _check_space(self) -> None:
         """A try that must fail would take the journal's last bytes first, and the node with it."""

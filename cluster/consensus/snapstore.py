@@ -11,7 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .members import Members
-from .snapfile import NAME, SnapshotFile, file_name, read_chunks, read_members, validate
+from .snapfile import (
+    NAME,
+    SnapshotFile,
+    SnapshotFileError,
+    file_name,
+    read_chunks,
+    read_members,
+    validate,
+)
 from .storage import Open, Storage
 
 KEEP = 2
@@ -19,12 +27,13 @@ TEMPORARY = ".tmp"
 
 
 class SnapshotStore:
-    """Usable from any thread: it remembers nothing."""
+    """Usable from any thread."""
 
     def __init__(self, storage: Storage, folder: Path, cluster_id: bytes) -> None:
         self.storage = storage
         self.folder = folder
         self.cluster_id = cluster_id
+        self.rotten: set[int] = set()  # found damaged while running; not to be sent
 
     def all(self) -> list[SnapshotFile]:
         """Newest first; contents are not looked at."""
@@ -62,6 +71,22 @@ class SnapshotStore:
             self.storage.remove(old.path)
         return SnapshotFile(path, index, term)
 
+    def damage_of(self, index: int) -> str:
+        """What is wrong with the snapshot of that index; "" for an intact one."""
+        for snapshot in self.all():
+            if snapshot.index == index:
+                try:
+                    self.validate(snapshot)
+                except (SnapshotFileError, OSError) as error:
+                    return f"snapshot {snapshot.path} is damaged: {error}"
+        return ""
+
+    def discard(self, index: int) -> None:
+        for snapshot in self.all():
+            if snapshot.index == index:
+                self.storage.remove(snapshot.path)
+        self.storage.sync_folder(self.folder)
+
     def remove_unfinished(self) -> None:
         """A writer that outlived its node goes on into nothing."""
         for name in self.storage.list_names(self.folder):
@@ -69,7 +94,10 @@ class SnapshotStore:
                 self.storage.remove(self.folder / name)
 
     def size(self, snapshot: SnapshotFile) -> int:
-        with self.opened(snapshot.path) as descriptor:
+        return self.bytes_of(snapshot.path)
+
+    def bytes_of(self, path: Path) -> int:
+        with self.opened(path) as descriptor:
             return self.storage.file_bytes(descriptor)
 
     def sync(self, path: Path) -> None:

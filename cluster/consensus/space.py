@@ -34,11 +34,13 @@ class Space:
         self._roster = parts.roster
         self._said: dict[str, float] = {}  # when a member last said that it has no space
         self._full_since = 0.0
+        self.log_is_stuck = False  # it may not be shortened and has become too long
         self._gave_way_at = -GIVE_WAY_AGAIN_S
 
     def look(self) -> None:
         """Once per run."""
-        is_full = self._journal.disk_is_full and self._is_heeded
+        out = self._journal.disk_is_full or self.log_is_stuck
+        is_full = out and self._is_heeded
         if is_full is self._counters.disk_full:
             return
         self._counters.disk_full = is_full

@@ -7,6 +7,7 @@ reports success when it has only sent the request (C11); here success means that
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from .core import Core
@@ -14,7 +15,10 @@ from .interface import TransferError
 from .pin import now
 from .wire import TimeoutNow
 
+logger = logging.getLogger("quorate.consensus.transfer")
+
 POLL_S = 0.002
+GIVE_WAY_MS = 2000
 NEAR_ENTRIES = 256  # so far behind, the target catches up in a moment once nothing more comes in
 
 
@@ -40,6 +44,17 @@ async def transfer_leadership(
     finally:
         core.handing_over = False
     return core.engine.leader() or target
+
+
+async def give_way(core: Core, wake: Callable[[], None], successor: str) -> None:
+    """A leader whose disk is full must not lead while somebody else can."""
+    try:
+        await transfer_leadership(core, wake, successor, GIVE_WAY_MS)
+    except TransferError as error:
+        if core.engine.is_leader() and core.space.is_out and not core.halted:
+            logger.error("stepping down, as the disk is full and %s", error)
+            core.engine.step_down()
+            wake()
 
 
 async def _try(core: Core, wake: Callable[[], None], target: str) -> bool:
