@@ -181,7 +181,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def warnings(self) -> list[str]:
         """What works but is hardly meant; one sentence each, for the log."""
         found = []
-        if self.node_count % 2 == 0:
+        if self.node_count % 2 == 0 and not self.join:
             found.append(
                 f"{self.node_count} nodes survive no more failures than {self.node_count - 1}: "
                 "add or remove one"
