@@ -105,7 +105,7 @@ class Node:
         self.metrics = Metrics(lambda: self.raft.state, self._gauges)
         self.raft.on_effects(lambda effects, _: self.ready_queues.feed(effects))
         self.raft.on_effects(lambda effects, _: self.metrics.feed(effects))
-        self.raft.on_restored(self.ready_queues.rebuild)
+        self.raft.before_restored(self.ready_queues.prepare)
         self.archivist = Archivist(self.raft, self.history)
         self.proposer = Proposer(self.raft)
         self.live = LiveBoard(self.raft)

@@ -60,6 +60,7 @@ class RaftState:
         self._own_http = own_http
         self._listeners: list[EffectsListener] = []
         self._restored: list[Callable[[State], None]] = []
+        self._preparing: list[Callable[[State], Callable[[], None]]] = []
         self._leadership: list[Callable[[bool], None]] = []
         self._leader_listeners: list[Callable[[str | None], None]] = []
         self._truncate_gates: list[Callable[[int], Awaitable[None]]] = []
@@ -75,6 +76,11 @@ class RaftState:
     def on_restored(self, listener: Callable[[State], None]) -> None:
         """Called when a snapshot replaced the whole state."""
         self._restored.append(listener)
+
+    def before_restored(self, prepare: Callable[[State], Callable[[], None]]) -> None:
+        """For projections of the whole state: `prepare(state)` builds it aside, in any thread, what
+        it returns puts it in place."""
+        self._preparing.append(prepare)
 
     def on_leadership(self, listener: Callable[[bool], None]) -> None:
         """Called with True when this node leads and with False when it does no more."""
@@ -118,9 +124,22 @@ class RaftState:
         return machine_snapshot.dump(self.state)
 
     def restore(self, chunks: Iterable[bytes]) -> None:
-        self.state = machine_snapshot.load(chunks)
-        for listener in self._restored:
-            listener(self.state)
+        self.load(chunks)()()
+
+    def load(self, chunks: Iterable[bytes]) -> Callable[[], Callable[[], None]]:
+        """Builds a state aside, in any thread; the answer puts it in place, on the loop."""
+        state = machine_snapshot.load(chunks)
+        prepared = [prepare(state) for prepare in self._preparing]
+
+        def adopt() -> Callable[[], None]:
+            old, self.state = self.state, state
+            for put in prepared:
+                put()
+            for listener in self._restored:
+                listener(state)
+            return lambda: _empty(old)
+
+        return adopt
 
     async def before_truncate(self, index: int) -> None:
         for gate in self._truncate_gates:
@@ -291,3 +310,10 @@ class RaftState:
             "digest": f"{self.state.digest:08x}",
             "members": members,
         }
+
+
+def _empty(state: State) -> None:
+    """Piece by piece: a million jobs freed at once would hold up every thread."""
+    jobs = state.tables.jobs
+    while jobs:
+        jobs.popitem()

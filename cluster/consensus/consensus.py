@@ -169,6 +169,7 @@ class Consensus:
         core.enable_snapshots(store, installer)
         self._snapshotter = Snapshotter(core, self._machine, store, self._disk, self._host)
         installer.on_installed = self._snapshotter.remember
+        installer.run_aside = lambda job: self._keep(asyncio.ensure_future(self._host.offload(job)))
         core.replicator.on_suspect = self._snapshotter.suspect
         if snapshot is not None:
             self._snapshotter.remember(snapshot)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from .acceptor import Acceptor
 from .guards import ALL_ON, Guards
-from .interface import ConsensusStartError, FatalError, ReplicatedMachine
+from .interface import ConsensusStartError, FatalError, LoadsAside, ReplicatedMachine
 from .journal import Journal
 from .pin import now
 from .recovery import FIX, Recovered
@@ -42,6 +42,10 @@ class Installer:
         self._machine = machine
         self._receiver = receiver
         self._store = store
+        self.run_aside: Callable[[Callable[[], None]], None] = lambda job: job()
+        if isinstance(machine, LoadsAside):
+            loads = machine
+            receiver.load = lambda snapshot: loads.load(store.read(snapshot))
         self._no_room_until = 0.0
         self._last: tuple[int, int] = (0, 0)  # term and seq of the latest chunk
         self.on_installed: Callable[[SnapshotFile], None] = lambda snapshot: None
@@ -81,7 +85,10 @@ class Installer:
         if self._is_too_old(snapshot.index):
             return
         members = self._store.members(snapshot)
-        restore(self._machine, self._store, snapshot)
+        if arrived.adopt is not None:
+            self.run_aside(arrived.adopt())
+        else:
+            restore(self._machine, self._store, snapshot)
         keeps_log = journal.term_at(snapshot.index) == snapshot.term
         keeps_log = keeps_log and acceptor.guards.on("a5_keep_suffix")
         if not keeps_log:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 MIB = 1 << 20
 DISK_FULL = "disk full"  # begins the text of a refusal for that reason
@@ -33,6 +33,18 @@ class ReplicatedMachine(Protocol):
 
     async def before_truncate(self, index: int) -> None:
         """Awaited before log entries up to `index` are replaced by a finished snapshot."""
+
+
+# Puts a loaded state in place of the old one, and returns what gets rid of that, off the loop.
+Adopt = Callable[[], Callable[[], None]]
+
+
+@runtime_checkable
+class LoadsAside(Protocol):
+    """A machine that can build a state beside the running one, so that installing stalls nobody."""
+
+    def load(self, chunks: Iterator[bytes]) -> Adopt:
+        """For any thread; ValueError on malformed content. The answer belongs to the loop."""
 
 
 class Role(enum.Enum):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .guards import ALL_ON, Guards
+from .interface import Adopt
 from .segments import DiskFullError, as_full
 from .snapfile import SnapshotFile, SnapshotFileError
 from .snapstore import SnapshotStore
@@ -26,6 +27,7 @@ class Arrived:
 
     snapshot: SnapshotFile | None
     why: str = ""
+    adopt: Adopt | None = None  # its content, loaded aside
 
 
 class SnapshotReceiver:
@@ -45,6 +47,7 @@ class SnapshotReceiver:
         self._path = store.folder / INCOMING
         self._verify = verify
         self._on_arrived = on_arrived
+        self.load: Callable[[SnapshotFile], Adopt] | None = None
         self._descriptor = -1
         self._key = (0, 0, 0)  # index, term, size
         self._have = 0
@@ -95,7 +98,7 @@ class SnapshotReceiver:
                 store.sync(path)
                 if verifies_first:
                     store.validate_as(path, index, term)
-                return Arrived(store.publish(path, index, term))
+                return self._loaded(store.publish(path, index, term))
             except (SnapshotFileError, OSError) as error:
                 return Arrived(None, f"snapshot {index} from {peer}: {error}")
 
@@ -105,6 +108,14 @@ class SnapshotReceiver:
             self._on_arrived(peer, arrived)
 
         self._verify(job, done)
+
+    def _loaded(self, snapshot: SnapshotFile) -> Arrived:
+        if self.load is None:
+            return Arrived(snapshot)
+        try:
+            return Arrived(snapshot, adopt=self.load(snapshot))
+        except (ValueError, OSError):
+            return Arrived(snapshot)  # loading it on the loop will say what is wrong
 
     def _close(self) -> None:
         if self._descriptor >= 0:

@@ -12,7 +12,7 @@ assign has to be given back.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import groupby
 
@@ -88,13 +88,29 @@ class ReadyQueues:
         self._lanes_max = LANES_KEPT_MIN
         self.version = 0
 
+    def prepare(self, state: State) -> Callable[[], None]:
+        """Start over from a state that is not in use yet: after a restart or an installed
+        snapshot. In any thread; what it returns makes it so, on the loop."""
+        new = ReadyQueues()
+        new._fill(state)
+
+        def adopt() -> None:
+            self._lanes, self._lanes_max = new._lanes, new._lanes_max
+            self.version += new.version + 1
+
+        return adopt
+
     def rebuild(self, state: State) -> None:
-        """Start over from state: after a restart or an installed snapshot."""
-        self._lanes.clear()
-        self.version += 1
-        ready = [job for job in state.tables.jobs.values() if job.state == READY]
-        ready.sort(key=lambda job: (job.run_at_ms, job.id))
-        self._add(ready)
+        self.prepare(state)()
+
+    def _fill(self, state: State) -> None:
+        # By moment first: one sort of a million jobs would hold up the other threads.
+        by_moment: dict[int, list[Job]] = {}
+        for job in state.tables.jobs.values():
+            if job.state == READY:
+                by_moment.setdefault(job.run_at_ms, []).append(job)
+        for moment in sorted(by_moment):
+            self._add(sorted(by_moment[moment], key=lambda job: job.id))
 
     def feed(self, effects: Effects) -> None:
         if effects.jobs_ready:

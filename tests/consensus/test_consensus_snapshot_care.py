@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from consensus_helpers import TestNode, running, until
+from consensus_helpers import ListMachine, TestNode, running, until
 
 from chaos.sim.disk import MemoryStorage
 from cluster.consensus import SnapshotError
 from cluster.consensus import snapshotter as snapshotter_module
+from cluster.consensus.interface import Adopt
 from cluster.consensus.records import BASE, ENTRY, HARD_STATE, record
 from cluster.consensus.recovery import Recovered
 from cluster.consensus.segments import Batch, SegmentFiles
@@ -221,3 +223,46 @@ def test_a_segment_beyond_4_gib_goes_on(tmp_path: Path) -> None:
         files._segments[-1].size = max(files._size, (1 << 32) - 500)
     assert storage.ends == sorted(storage.ends)
     assert files.size_bytes() == storage.ends[-1] > 1 << 32
+
+
+class LoadingMachine(ListMachine):
+    """Loads beside the running state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: list[str] = []
+        self.dropped: list[list[bytes]] = []
+
+    def load(self, chunks: Iterator[bytes]) -> Adopt:
+        self.threads.append(threading.current_thread().name)
+        new = ListMachine()
+        new.restore(chunks)
+
+        def adopt() -> Callable[[], None]:
+            self.threads.append(threading.current_thread().name)
+            old, self.entries = self.entries, new.entries
+            return lambda: self.dropped.append(old)
+
+        return adopt
+
+
+async def test_a_received_snapshot_is_loaded_aside_and_adopted_on_the_loop(tmp_path: Path) -> None:
+    async with running(tmp_path, 3, **SMALL) as cluster:
+        await cluster.commit(*entries(0, 5))
+        leader = await cluster.leader()
+        behind = cluster.followers(leader)[0]
+        await until(lambda: len(behind.machine.entries) == 5)
+        await behind.consensus.stop()
+        await cluster.commit(*entries(5, 100))
+        for node in cluster.followers(behind):
+            await node.consensus.snapshot_now()
+        machine = LoadingMachine()
+        node = TestNode(behind.config, machine)
+        cluster.nodes[cluster.nodes.index(behind)] = node
+        await node.consensus.start()
+        assert await cluster.all_equal() == entries(0, 105)
+        assert node.consensus.status()["snapshots_installed"] == 1
+        main = threading.current_thread().name
+        assert machine.threads[0] != main
+        assert machine.threads[1:] == [main]
+        await until(lambda: len(machine.dropped) == 1)
