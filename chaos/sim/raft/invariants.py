@@ -177,6 +177,9 @@ class Invariants:
             self._follow_trim(shadow, probe)
         self._check_monotone(life, before, mark)
         shadow.durable = probe.durable_index
+        in_term, index, _ = shadow.promise
+        if index > max(shadow.durable, probe.first_index) and mark[0] == in_term:
+            self._fail(f"{life.id} acknowledged {index}, its disk is back at {shadow.durable}")
         shadow.note_vote(probe)
         self._check_calm(life, shadow, probe, before, mark)
         if mark[2] is Role.LEADER:

@@ -328,7 +328,8 @@ def run_seed(
     before = Strictness.raise_bugs, product.propagate, product.level
     Strictness.raise_bugs, product.propagate = True, False
     product.setLevel(logging.INFO if echo else logging.ERROR)
-    product.addHandler(handler)
+    for logger in (product, logging.getLogger()):  # the engine itself complains to the root
+        logger.addHandler(handler)
     surroundings = surround(SimSurroundings(loop, world.rng))
     loop.set_exception_handler(
         lambda _, context: world.fail(f"loop: {context['message']} {context.get('exception')!r}")
@@ -342,7 +343,8 @@ def run_seed(
         report = world.report()
         _close(world, loop)
         surround(surroundings)
-        product.removeHandler(handler)
+        for logger in (product, logging.getLogger()):
+            logger.removeHandler(handler)
         Strictness.raise_bugs, product.propagate = before[:2]
         product.setLevel(before[2])
         gc.enable()
