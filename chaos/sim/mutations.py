@@ -7,10 +7,29 @@ from __future__ import annotations
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
-from chaos.sim.raft.world import run_seed
+from chaos.sim.raft.world import ANY, Shape, run_seed
 from cluster.consensus.guards import GUARDS
 
 SECONDS = 12.0
+# Where a guard is needed, if chance alone would seldom get there.
+SHAPES = {
+    "a3_no_rewind": Shape(calm=True, plots=("lost_acks",), members=3, spares=0),
+    "a4_ack_term": Shape(members=5, spares=0, plots=("stalled_acks",)),
+    "a5_snapshot_age": Shape(members=3, plots=("old_snapshot",)),
+    "a5_keep_suffix": Shape(members=5, plots=("torn_stream", "old_snapshot")),
+    "a6_vote_once": Shape(members=5, spares=0, weather=(0.0, 0.5, 0.0)),
+    "a7_one_change": Shape(members=3, spares=2, plots=("two_strangers",)),
+    "b13_chunk_place": Shape(members=3, plots=("torn_stream",), weather=(0.01, 0.3, 1.0)),
+    "c2_check_quorum": Shape(members=3, calm=True, plots=("mute_leader",)),
+    "c3_higher_term": Shape(members=5, spares=0, plots=("split_term",)),
+    "c4_install_alive": Shape(members=3, spares=0, calm=True, plots=("quorum_installs",)),
+    "c6_deadline": Shape(members=3, spares=0, calm=True, plots=("hung_majority",)),
+    "c11_transfer_waits": Shape(members=3, spares=0, calm=True, plots=("busy_transfer",)),
+    "disk_stall": Shape(members=3, spares=0, calm=True, plots=("hung_disk",)),
+    "disconnect_hint": Shape(members=3, spares=0, calm=True, plots=("plain_death",)),
+    "old_connection": Shape(members=3, weather=(0.05, 0.0, 1.0)),
+    "outbox_epoch": Shape(members=3, plots=("lost_acks", "torn_stream"), weather=(0.0, 0.0, 1.0)),
+}
 CHUNK = 4
 
 
@@ -24,7 +43,8 @@ class Caught:
 
 
 def _fails(guard: str, seed: int) -> str:
-    failures = run_seed(seed, SECONDS, frozenset({guard})).failures
+    shape = SHAPES.get(guard, ANY)
+    failures = run_seed(seed, SECONDS, frozenset({guard}), shape=shape).failures
     return failures[0] if failures else ""
 
 

@@ -24,8 +24,8 @@ ONCE_FAILED = (20100, 30065, 30093)
 def test_nothing_is_lost_or_done_twice(seed: int) -> None:
     report = run_seed(seed, MINUTES)
     assert not report.failures, (
-        f"{report.failures[:3]}; replay: python -m chaos.sim --first {seed} --seeds 1"
-        f" --minutes {MINUTES} --trace"
+        f"{report.failures[:3]}; replay: python -m chaos.sim --world jobs --seed {seed}"
+        f" --minutes {MINUTES}"
     )
 
 

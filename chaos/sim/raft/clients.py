@@ -145,9 +145,11 @@ class Users:
         while self._open and (self._open[0][1].ends or self._open[0][1].life.is_over):
             self._open.popleft()
         for at, proposal in self._open:
-            if self._world.loop.time() - at < limit_s:
+            life, now_s = proposal.life, self._world.loop.time()
+            if now_s - at < limit_s:
                 return
-            if not proposal.ends and proposal.life.frozen is None and not proposal.life.is_over:
+            is_awake = life.frozen is None and now_s - life.resumed_s > limit_s
+            if not proposal.ends and is_awake and not life.is_over:
                 self._world.fail(f"proposal {proposal.number} is open for {limit_s} s")
 
     def verify(self) -> None:

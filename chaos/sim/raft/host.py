@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 from collections import deque
 from collections.abc import Callable
 from random import Random
@@ -16,11 +17,13 @@ from cluster.consensus.disk import GroupCommit
 from cluster.consensus.host import OnDurable
 from cluster.consensus.interface import ConsensusConfig, SnapshotError
 from cluster.consensus.segments import Batch, SegmentFiles
+from cluster.consensus.snapreceive import Arrived
 
 if TYPE_CHECKING:
     from chaos.sim.raft.node import Life
 
 T = TypeVar("T")
+NOBODY = contextvars.Context()  # for what happens to a node, not in it
 FULL_RETRY_S = 0.1
 
 
@@ -32,12 +35,14 @@ class Pace:
         self.write_s = (0.00002, 0.0002)
         self.fsync_s = rng.choice(((0.0002, 0.001), (0.0005, 0.004), (0.002, 0.02)))
         self.call_s = (0.0005, 0.01)
+        self.stall_s = 0.0  # the loop stands still for so long when a snapshot is restored
         self.hangs = False  # an fsync that has begun does not end
         self.fails = False  # the next fsync fails
 
     def mend(self) -> None:
         self.fsync_s = (0.0002, 0.002)
         self.call_s = (0.0005, 0.01)
+        self.stall_s = 0.0
         self.hangs = self.fails = False
 
     def draw(self, bounds: tuple[float, float]) -> float:
@@ -214,11 +219,16 @@ class SimHost:
         return SimDisk(self._life, files, on_durable, on_error)
 
     async def offload(self, job: Callable[[], T]) -> T:
-        pace = self._life.node.pace
+        machine, pace = self._life.node, self._life.node.pace
         await asyncio.sleep(pace.draw(pace.call_s))
         if self._life.is_over:
             raise asyncio.CancelledError
-        return job()
+        result = job()
+        if pace.stall_s and isinstance(result, Arrived):
+            machine.pause()
+            machine.world.loop.call_later(pace.stall_s, machine.resume, context=NOBODY)
+            await asyncio.sleep(0)
+        return result
 
     def aside(self) -> SimAside:
         return SimAside(self._life)

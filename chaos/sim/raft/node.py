@@ -86,6 +86,7 @@ class Machine:
     def resume(self) -> None:
         if self.life is not None and self.life.frozen is not None:
             self.world.trace(f"{self.name} resumes")
+            self.life.resumed_s = self.world.loop.time()
             self.world.loop.thaw(self.life)
 
 
@@ -98,6 +99,7 @@ class Life:
         self.clock = machine.clock
         self.frozen: list[asyncio.Handle] | None = None
         self.is_over = False
+        self.resumed_s = 0.0
         self.is_started = False
         self.probe: Probe | None = None
         self.context = contextvars.copy_context()

@@ -46,15 +46,23 @@ class Plots:
                 self.hung_disk,
                 self.mute_leader,
                 self.busy_transfer,
+                self.hung_majority,
             )
         if world.size >= MEMBERS_FOR_TWO_SIDES:
             self.all += (self.stalled_acks, self.split_term) * 2
-        self.changes = (self.come, self.go, self.come_and_go, self.two_strangers)
+        self.changes: tuple[Plot, ...] = (
+            self.come,
+            self.go,
+            self.come_and_go,
+            self.two_strangers,
+        )
+        if world.shape.plots:
+            self.all = self.changes = tuple(getattr(self, name) for name in world.shape.plots)
 
     async def tell(self, count: int) -> None:
         for _ in range(count):
             changes = self.changes if len(self.world.machines) > self.world.size else ()
-            plot = self.rng.choice(self.all if self.rng.random() < 0.6 else changes or self.all)
+            plot = self.rng.choice(self.all if self.rng.random() < 0.5 else changes or self.all)
             self.world.trace(f"plot {plot.__name__}")
             try:
                 await plot()
@@ -216,13 +224,14 @@ class Plots:
         self.need(3)
         leader = await self.leader()
         follower, *rest = self.others(leader.node)
-        follower.pace.call_s = (1.2, 1.5)
+        follower.pace.call_s = (0.1, 0.2)
+        follower.pace.stall_s = 1.2  # longer than a leader waits for its majority
         await self._lag(leader, follower, 0.4)
         term = leader.raft.epoch
         for machine in rest[: len(self.world.machines) // 2]:
             machine.kill()
         await asyncio.sleep(2.2)
-        follower.pace.call_s = (0.0005, 0.01)
+        follower.pace.call_s, follower.pace.stall_s = (0.0005, 0.01), 0.0
         if self.world.is_calm and not leader.is_over and leader.raft.epoch != term:
             self.world.fail(f"{leader.id} lost its leadership while a follower installed")
         for machine in rest:
@@ -351,14 +360,19 @@ class Plots:
         if len(spares) < 2:
             raise GiveUp
         old = await self.leader()
-        self.sever(old.node, self.others(old.node), 2.5)
+        rest = self.others(old.node)
+        for spare in spares:  # first it must know the cluster and be connected
+            spare.is_used = True
+            spare.start()
+        await asyncio.sleep(0.8)
+        self.sever(old.node, rest, 2.5)
         for spare in spares:
-            for other in self.others(old.node):
+            for other in rest:
                 self.nemesis.cut(spare.id, other.id, 2.5, 2.5)
                 self.nemesis.cut(other.id, spare.id, 2.5, 2.5)
         for spare in spares:
             self._add(old, spare)
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.1)
         self.world.users.flood(old, 5)
         new = await self.leader(but=old.node, after=old.raft.epoch)
         await self.commit(new, 5)
@@ -391,6 +405,17 @@ class Plots:
         if self.world.is_calm and old.raft.epoch and not old.is_over:
             self.world.fail(f"{old.id} leads on a disk that hangs")
         old.node.pace.hangs = False
+
+    async def hung_majority(self) -> None:
+        """C6: the leader hears everybody, and nobody's disk moves: proposals end all the same."""
+        leader = await self.leader()
+        hung = self.others(leader.node)[: len(self.others()) // 2 + 1]
+        for machine in hung:
+            machine.pace.hangs = True
+        self.world.users.flood(leader, 10)
+        await asyncio.sleep(self.world.deadline_s + 1.0)
+        for machine in hung:
+            machine.pace.hangs = False
 
     async def mute_leader(self) -> None:
         """Without a majority nobody believes in itself for long."""

@@ -33,11 +33,25 @@ from cluster.machine.apply import Strictness
 
 TRACE_KEPT = 4_000
 ELECTION_MAX_S = 0.6
-PAUSE_MAX_S = 4.0  # a paused node looks at its deadlines late
+LATE_S = 1.0  # so much later at most, a node notices that a deadline has passed
 LEADER_WITHIN_S = 5 * ELECTION_MAX_S
 EQUAL_WITHIN_S = 20.0
 # What the product may log as an error because a fault ordered it.
 ORDERED = ("the journal's disk hangs", "no snapshot:", "asking for it again", "starting from")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Narrows what a seed decides, to where a certain guard is needed; chance decides the rest."""
+
+    members: int = 0  # 0: any
+    spares: int = -1
+    calm: bool | None = None
+    plots: tuple[str, ...] = ()
+    weather: tuple[float, float, float] | None = None  # slow, repeated, late frames
+
+
+ANY = Shape()
 
 
 @dataclass
@@ -59,7 +73,9 @@ class Report:
 class World:
     """Everything of one run. Parts call `fail` when something is wrong; the run then ends."""
 
-    def __init__(self, loop: NodeLoop, seed: int, disabled: frozenset[str], echo: bool) -> None:
+    def __init__(
+        self, loop: NodeLoop, seed: int, disabled: frozenset[str], shape: Shape, echo: bool
+    ) -> None:
         self.loop = loop
         self.seed = seed
         self.rng = Random(seed)
@@ -71,17 +87,22 @@ class World:
         self._owned: list[asyncio.Task[Any]] = []
         self.counters: dict[str, int] = {}
         rng = self.rng
-        count = rng.choice((1, 3, 3, 3, 3, 5, 5, 5))
+        self.shape = shape
+        count = shape.members or rng.choice((1, 3, 3, 3, 3, 5, 5, 5))
         members = tuple(f"n{number}:1" for number in range(1, count + 1))
         self.fabric = Fabric(loop, rng, self)
         self.is_calm = rng.random() < 0.15  # nothing happens by chance: stricter rules hold
+        if shape.calm is not None:
+            self.is_calm = shape.calm
         self.weather = rng.choice(((0.0, 0.0, 0.0), (0.0, 0.0, 0.3), (0.01, 0.02, 0.3)))
         if self.is_calm:
             self.weather = (0.0, 0.0, 0.0)
+        self.weather = shape.weather or self.weather
         self.fabric.spike_p, self.fabric.repeat_p, self.fabric.late_p = self.weather
         self.fabric.base_s = rng.choice(((0.0002, 0.001), (0.0002, 0.004), (0.002, 0.03)))
         self.is_quick = self.is_calm and self.fabric.base_s[1] < 0.005
-        spares = rng.choice((0, 0, 1, 2)) if count > 1 else 0
+        spares = rng.choice((0, 1, 2)) if count > 1 else 0
+        spares = shape.spares if shape.spares >= 0 else spares
         everybody = tuple(f"n{number}:1" for number in range(1, count + spares + 1))
         self.size = count
         self.invariants = Invariants(self, everybody)
@@ -89,7 +110,7 @@ class World:
         self.digests = Digests(self)
         self.users = Users(self)
         self.settings = self._choose_settings(disabled)
-        self.deadline_s = cast(int, self.settings["proposal_timeout_ms"]) / 1000 + PAUSE_MAX_S
+        self.deadline_s = cast(int, self.settings["proposal_timeout_ms"]) / 1000 + LATE_S
         self.waiting_max = cast(int, self.settings["uncommitted_entries_max"])
         self.machines = {
             member: Machine(self, config_of(member, members, self._vary())) for member in everybody
@@ -182,10 +203,11 @@ class World:
         for machine in self.machines.values():
             machine.start()
         self.users.begin(rng.choice((1, 3, 6)), rng.choice((0.02, 0.1, 0.4)))
-        swarm = [] if self.is_calm else self.nemesis.choose_swarm()
+        is_alone = self.is_calm or self.shape.plots  # a plot that is asked for is not disturbed
+        swarm = [] if is_alone else self.nemesis.choose_swarm()
         self.trace(f"{len(self.machines)} nodes, {self.settings}, faults {swarm}")
         await asyncio.sleep(rng.uniform(0.0, 1.5))
-        count = rng.choice((0, 2, 8))
+        count = 8 if self.shape.plots else rng.choice((0, 2, 8))
         evil = [
             self.loop.create_task(self.nemesis.rage(swarm, rng.choice((0.1, 0.4, 1.2)))),
             self.loop.create_task(self.plots.tell(count)),
@@ -318,12 +340,16 @@ class _LoudLog(logging.Handler):
 
 
 def run_seed(
-    seed: int, seconds: float = 12.0, disabled: frozenset[str] = frozenset(), echo: bool = False
+    seed: int,
+    seconds: float = 12.0,
+    disabled: frozenset[str] = frozenset(),
+    echo: bool = False,
+    shape: Shape = ANY,
 ) -> Report:
     """Live through one history. The report lists what went wrong; empty is good."""
     product = logging.getLogger("quorate")
     loop = NodeLoop()
-    world = World(loop, seed, disabled, echo)
+    world = World(loop, seed, disabled, shape, echo)
     handler = _LoudLog(world)
     before = Strictness.raise_bugs, product.propagate, product.level
     Strictness.raise_bugs, product.propagate = True, False
