@@ -13,7 +13,7 @@ from cluster.consensus.guards import GUARDS
 SECONDS = 12.0
 # Where a guard is needed, if chance alone would seldom get there.
 SHAPES = {
-    "a3_no_rewind": Shape(calm=True, plots=("lost_acks",), members=3, spares=0),
+    "a3_no_rewind": Shape(members=3, spares=0, calm=True),
     "a4_ack_term": Shape(members=5, spares=0, plots=("stalled_acks",)),
     "a5_snapshot_age": Shape(members=3, plots=("old_snapshot",)),
     "a5_keep_suffix": Shape(members=5, plots=("torn_stream", "old_snapshot")),
