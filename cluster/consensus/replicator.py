@@ -58,6 +58,7 @@ class Replicator:
         self._outbox = parts.outbox
         self._guards = parts.guards
         self._counters = parts.counters
+        self._speaks_late = parts.guards.on("persist_then_speak")
         self._has_window = parts.guards.on("flow_window")
         self._roster = parts.roster
         self._progress: dict[str, Progress] = {}
@@ -119,11 +120,18 @@ class Replicator:
 
     def send(self, *, heartbeat: bool, announce: bool = False) -> None:
         """New entries to everybody; else a heartbeat, or the commit index if that is news."""
-        if not self._engine.is_leader():
+        if not self._engine.is_leader() or not self._may_speak():
             return
         for peer, progress in self._progress.items():
             if self._network.epoch(peer):
                 self._send_to(peer, progress, heartbeat=heartbeat, announce=announce)
+
+    def _may_speak(self) -> bool:
+        """A lone voter leads before its disk knows the term; a loss of power would let it lead the
+        same term twice, and a learner could not tell the two apart."""
+        journal = self._journal
+        is_known = journal.hard_state_generation <= journal.durable_generation
+        return is_known or not self._speaks_late
 
     def _send_to(self, peer: str, progress: Progress, *, heartbeat: bool, announce: bool) -> None:
         engine, journal = self._engine, self._journal

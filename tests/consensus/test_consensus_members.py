@@ -180,6 +180,31 @@ def test_a_learner_is_sent_everything_and_counts_for_nothing(make: MakeWorld) ->
     assert ended == [Outcome.APPLIED]
 
 
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_lone_voter_sends_nothing_before_its_disk_knows_the_term(
+    make: MakeWorld, guarded: bool
+) -> None:
+    """It elects itself at once; after a loss of power it would lead the same term once more, with
+    other entries at the same places, and its learner could not tell them apart."""
+    world = make(*([] if guarded else ["persist_then_speak"]), peers=())
+    world.run()
+    add(world, "b:1")
+    world.connect("b:1")
+    world.pass_time(0.1)
+    world.disk.held = True
+    world.engine.step_down()
+    world.engine.set_deadline(0.0)
+    world.core.propose(b"new", lambda outcome, result: None)
+    world.pass_time(0.2)
+    assert world.engine.is_leader() and world.engine.term() == 2
+    sent = [m for m in world.sent_to("b:1") if isinstance(m, Append) and m.term == 2]
+    assert (sent == []) is guarded
+    world.disk.held = False
+    world.finish_disk()
+    world.pass_time(0.1)
+    assert any(isinstance(m, Append) and m.term == 2 for m in world.sent_to("b:1"))
+
+
 def test_a_configuration_counts_from_its_place_in_the_log(make: MakeWorld) -> None:
     world = make(entries=[(b"\x00x", 2, 1)], term=1)
     world.connect("b:1")
