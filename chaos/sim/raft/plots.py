@@ -228,7 +228,11 @@ class Plots:
         follower.pace.stall_s = 1.2  # longer than a leader waits for its majority
         await self._lag(leader, follower, 0.4)
         term = leader.raft.epoch
-        for machine in rest[: len(self.world.machines) // 2]:
+        voters = leader.probe.voters if leader.probe is not None else ()
+        if follower.id not in voters:
+            raise GiveUp
+        doomed = [machine for machine in rest if machine.id in voters]
+        for machine in doomed[: (len(voters) - 1) // 2]:  # what is left is a bare majority
             machine.kill()
         await asyncio.sleep(2.2)
         follower.pace.call_s, follower.pace.stall_s = (0.0005, 0.01), 0.0
