@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from chaos.sim.disk import NO_LIMIT
 from cluster.consensus import ConsensusError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Nemesis:
             "storm": (1, self.storm),
             "hang_disk": (2, self.hang_disk),
             "slow_disk": (2, self.slow_disk),
+            "fill_disk": (2, self.fill_disk),
             "fail_disk": (0.5, self.fail_disk),
             "slow_calls": (1, self.slow_calls),
             "jump_clock": (0.5, self.jump_clock),
@@ -73,6 +75,7 @@ class Nemesis:
         self.fabric.spike_p = self.fabric.repeat_p = self.fabric.late_p = 0.0
         for machine in self.world.machines.values():
             machine.pace.mend()
+            machine.storage.capacity_bytes = NO_LIMIT
             machine.resume()
             machine.start()
 
@@ -225,6 +228,16 @@ class Nemesis:
             before = machine.pace.fsync_s
             machine.pace.fsync_s = self.rng.choice(((0.01, 0.05), (0.05, 0.2), (0.0, 1.0)))
             self.later(0.5, 3.0, setattr, machine.pace, "fsync_s", before)
+
+    def fill_disk(self) -> None:
+        """Of one node or of all: nothing fits any more but what space was taken for."""
+        everybody = list(self.world.machines.values())
+        machines = everybody if self.rng.random() < 0.3 else [self.any_up()]
+        for machine in machines:
+            if machine is not None:
+                storage = machine.storage
+                storage.capacity_bytes = storage.used_bytes() + self.rng.randrange(20_000)
+                self.later(0.5, 4.0, setattr, storage, "capacity_bytes", NO_LIMIT)
 
     def fail_disk(self) -> None:
         machine = self.any_up()

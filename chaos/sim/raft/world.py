@@ -37,7 +37,15 @@ LATE_S = 1.0  # so much later at most, a node notices that a deadline has passed
 LEADER_WITHIN_S = 5 * ELECTION_MAX_S
 EQUAL_WITHIN_S = 20.0
 # What the product may log as an error because a fault ordered it.
-ORDERED = ("the journal's disk hangs", "no snapshot:", "asking for it again", "starting from")
+ORDERED = (
+    "the journal's disk hangs",
+    "no snapshot:",
+    "asking for it again",
+    "starting from",
+    "is full: no entries are taken",
+    "stepping down, as the disk is full",
+    "no room for snapshot",
+)
 
 
 @dataclass(frozen=True)
