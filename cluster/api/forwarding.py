@@ -88,20 +88,23 @@ class Forwarding:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._waiting: dict[asyncio.Timeout, str] = {}  # for the head of an answer, and whose
+        # For the head of an answer: whose, and since when.
+        self._waiting: dict[asyncio.Timeout, tuple[str, float]] = {}
         services.raft.on_leader(self._leader_is)
 
     def _leader_is(self, leader: str | None) -> None:
         """Another node leads, or none: what was asked of the one before has only a moment left."""
         if self._waiting:
             grace_s = SUPERSEDED_SECONDS if leader is not None else LEADERLESS_SECONDS
-            asyncio.get_running_loop().call_later(grace_s, self._give_up_superseded)
+            loop = asyncio.get_running_loop()
+            loop.call_later(grace_s, self._give_up_superseded, loop.time())
 
-    def _give_up_superseded(self) -> None:
+    def _give_up_superseded(self, since_s: float) -> None:
+        """What was asked later has a later leader's change to fear, with a grace of its own."""
         leader = self._services.raft.leader_http  # the same one again, if it was only out of sight
         now_s = asyncio.get_running_loop().time()
-        for limit, asked in self._waiting.items():
-            if asked != leader:
+        for limit, (asked, asked_s) in self._waiting.items():
+            if asked != leader and asked_s <= since_s:
                 _move(limit, now_s)
 
     @web.middleware
@@ -211,7 +214,7 @@ class Forwarding:
             # For the head of the answer; the rest has the session's deadlines.
             async with asyncio.timeout(patience_s) as limit:
                 if not endpoint.hands_over:
-                    self._waiting[limit] = leader
+                    self._waiting[limit] = leader, asyncio.get_running_loop().time()
                 try:
                     answer = await stack.enter_async_context(
                         request.app[SESSION].request(

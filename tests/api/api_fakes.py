@@ -107,6 +107,7 @@ class FakeRaft:
     def follow(self, leader_id: str | None, leader_http: str | None) -> None:
         """Somebody else leads from now on, or nobody."""
         was_leader, self.is_leader = self.is_leader, False
+        self.leader_id, self.leader_http = leader_id, leader_http
         if was_leader:
             for listener in self._leadership:
                 listener(False)

@@ -315,6 +315,29 @@ async def test_a_leader_that_is_back_in_time_is_waited_for(api, node, monkeypatc
         assert (await request).status == 299
 
 
+async def test_an_earlier_change_of_leader_ends_no_later_request(api, node, monkeypatch):
+    """Several transfers in a row: each request has the grace of its own leader's end."""
+    monkeypatch.setattr(forwarding, "SUPERSEDED_SECONDS", 0.02)
+    monkeypatch.setattr(forwarding, "LEADERLESS_SECONDS", 30)
+    go_on = asyncio.Event()
+
+    async def slow(request):
+        await go_on.wait()
+        return web.Response(status=299)
+
+    async with leader_that(slow) as first, leader_that(slow) as second:
+        node.raft.follow("a", first)
+        early = asyncio.create_task(api("POST", "/v1/jobs", T))
+        await until(lambda: len(forwarding_of(node)._waiting) == 1)
+        node.raft.follow("b", second)
+        late = asyncio.create_task(api("POST", "/v1/jobs", T))
+        await until(lambda: len(forwarding_of(node)._waiting) == 2)
+        node.raft.follow(None, None)
+        assert (await early).code == "outcome_unknown"
+        go_on.set()
+        assert (await late).status == 299
+
+
 def forwarding_of(node):
     (middleware,) = [m for m in node.app.middlewares if isinstance(m.__self__, Forwarding)]
     return middleware.__self__
