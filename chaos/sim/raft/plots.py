@@ -97,6 +97,8 @@ class Plots:
     def others(self, *but: Machine) -> list[Machine]:
         machines = self.world.machines.values()
         left = [one for one in machines if one not in but and one.is_used and not one.is_retired]
+        if but and not left:
+            raise GiveUp  # all others were removed
         self.rng.shuffle(left)
         return left
 

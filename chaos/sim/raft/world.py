@@ -176,7 +176,11 @@ class World:
         self.users.committed(index, content)
 
     def start_refused(self, life: Life, reason: str) -> None:
-        self.fail(f"{life.id} refuses to start: {reason}")
+        if "No space left" not in reason:  # a disk is full by order only
+            self.fail(f"{life.id} refuses to start: {reason}")
+            return
+        self.trace(f"{life.node.name} refuses to start: {reason}")
+        self._start_again(life.node)
 
     def node_died(self, life: Life, reason: str) -> None:
         """The product stopped itself; by order, or as something is badly wrong."""
@@ -185,6 +189,9 @@ class World:
             self.fail(f"{life.id} stops: {reason}")
             return
         self.trace(f"{machine.name} stops: {reason}")
+        self._start_again(machine)
+
+    def _start_again(self, machine: Machine) -> None:
         self.loop.call_soon(machine.kill)
         self.loop.call_later(self.rng.uniform(0.1, 1.0), machine.start)
 
