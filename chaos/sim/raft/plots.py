@@ -206,8 +206,7 @@ class Plots:
         await self.commit(leader, 8)
 
     async def old_snapshot(self) -> None:
-        """A5: while a received snapshot is still being checked, a leader with a longer tail sends
-        the log itself; then the snapshot is old."""
+        """A5: a snapshot is still being checked when a new leader sends the log itself."""
         self.need(3)
         leader = await self.leader()
         follower, other, *_ = self.others(leader.node)
@@ -244,8 +243,7 @@ class Plots:
             machine.start()
 
     async def torn_stream(self) -> None:
-        """B13, C5: the link breaks again and again while a snapshot comes over it, and newer
-        snapshots replace the one that is sent."""
+        """B13, C5: the link breaks while a snapshot comes over it, and newer ones replace it."""
         self.need(3)
         leader = await self.leader()
         follower = self.others(leader.node)[0]
