@@ -83,6 +83,7 @@ class Invariants:
         self._voters: dict[tuple[str, int], dict[str, None]] = {}
         self._would_vote: dict[tuple[str, int, int], dict[str, None]] = {}  # candidate, life, round
         self._campaigns: dict[tuple[str, int], dict[int, None]] = {}  # candidate, life: terms
+        self._fewest: dict[tuple[str, int], int] = {}
         self._transfers: dict[tuple[str, int], None] = {}
         self._granted_at: dict[tuple[str, str], float] = {}  # voter, candidate
 
@@ -151,7 +152,9 @@ class Invariants:
             return
         terms[message.term] = None
         # The request may have waited for the disk while a member came or went.
+        # Earlier rounds of this life were won among fewer, perhaps.
         needed = len(life.probe.voters) // 2
+        needed = self._fewest[key] = min(needed, self._fewest.get(key, needed))
         rounds = [set(by) for (*whose, _), by in self._would_vote.items() if tuple(whose) == key]
         if len(terms) > sum(len(by) >= needed for by in rounds):
             self._fail(f"{life.id} campaigns in term {message.term}, which nobody asked for")
