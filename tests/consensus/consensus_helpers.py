@@ -12,6 +12,18 @@ from typing import Any, TypeVar
 
 from cluster.consensus import Consensus, ConsensusConfig, Outcome, Role
 
+# Snapshots, segments and tails of a few entries, and snapshots on request only.
+SMALL = {
+    "trailing_entries": 5,
+    "segment_bytes": 2000,
+    "snapshot_chunk_bytes": 700,
+    "snapshot_journal_bytes": 1 << 30,
+}
+
+
+def entries(first: int, count: int) -> list[bytes]:
+    return [b"entry %06d " % number * 5 for number in range(first, first + count)]
+
 
 class ListMachine:
     """Its state is the list of applied entries."""

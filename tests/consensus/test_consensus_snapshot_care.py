@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from consensus_helpers import ListMachine, TestNode, running, until
+from consensus_helpers import SMALL, ListMachine, TestNode, entries, running, until
 
 from chaos.sim.disk import MemoryStorage
 from cluster.consensus import SnapshotError
@@ -25,16 +25,6 @@ from cluster.consensus.storage import FILES
 from cluster.consensus.wire import FrameDecoder, SnapshotReply, encode_frame
 
 CLUSTER = b"c" * 16
-SMALL = {
-    "trailing_entries": 5,
-    "segment_bytes": 2000,
-    "snapshot_chunk_bytes": 700,
-    "snapshot_journal_bytes": 1 << 30,
-}
-
-
-def entries(first: int, count: int) -> list[bytes]:
-    return [b"entry %06d " % number * 5 for number in range(first, first + count)]
 
 
 def snapshots_of(node: TestNode) -> list[SnapshotFile]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from consensus_helpers import TestNode, running, until
+from consensus_helpers import SMALL, TestNode, entries, running, until
 
 from cluster.consensus import ConsensusStartError, Outcome, SnapshotError
 from cluster.consensus.members import first_members
@@ -28,16 +28,6 @@ from cluster.consensus.wire import SnapshotChunk, SnapshotReply
 
 CLUSTER = b"c" * 16
 MEMBERS = first_members(("a:1", "b:1", "c:1"))
-SMALL = {
-    "trailing_entries": 5,
-    "segment_bytes": 2000,
-    "snapshot_chunk_bytes": 700,
-    "snapshot_journal_bytes": 1 << 30,
-}
-
-
-def entries(first: int, count: int) -> list[bytes]:
-    return [b"entry %06d " % number * 5 for number in range(first, first + count)]
 
 
 def list_snapshots(folder: Path) -> list[SnapshotFile]:
