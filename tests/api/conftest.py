@@ -24,3 +24,15 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
 @pytest.fixture
 def node(api: Api) -> FakeNode:
     return api.node
+
+
+@pytest.fixture
+async def pair(tmp_path):
+    """`(leader, follower)`; the follower's own state stays empty, so one sees who answered."""
+    async with serving(tmp_path / "a") as leader, serving(tmp_path / "b") as follower:
+        leader.node.raft.node_id = leader.node.raft.leader_id = "a"
+        leader.node.raft.leader_http = leader.url
+        leader.node.raft.applied_index = 1000
+        follower.node.raft.node_id = "b"
+        follower.node.raft.follow("a", leader.url)
+        yield leader, follower

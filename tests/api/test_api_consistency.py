@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from api_fakes import serving
 
 from cluster.api.app import TABLE
 from cluster.api.routing import ReadQuery
@@ -12,18 +11,6 @@ from cluster.consensus import ReadFailure
 LEVELS = ["stale", "leader", "linearizable"]
 LOCAL = {"/livez", "/readyz", "/metrics", "/docs", "/docs/{file}", "/openapi.json"}
 T = {"name": "t"}
-
-
-@pytest.fixture
-async def pair(tmp_path):
-    """`(leader, follower)`; the follower's own state stays empty, so one sees who answered."""
-    async with serving(tmp_path / "a") as leader, serving(tmp_path / "b") as follower:
-        leader.node.raft.node_id = leader.node.raft.leader_id = "a"
-        leader.node.raft.leader_http = leader.url
-        leader.node.raft.applied_index = 1000
-        follower.node.raft.node_id = "b"
-        follower.node.raft.follow("a", leader.url)
-        yield leader, follower
 
 
 def reads():

@@ -7,25 +7,13 @@ import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
-from api_fakes import serving, until
+from api_fakes import until
 
 from cluster.api import forwarding
 from cluster.api.app import TABLE
 from cluster.api.forwarding import Forwarding
 
 T = {"name": "t"}
-
-
-@pytest.fixture
-async def pair(tmp_path):
-    """`(leader, follower)`"""
-    async with serving(tmp_path / "a") as leader, serving(tmp_path / "b") as follower:
-        leader.node.raft.node_id = leader.node.raft.leader_id = "a"
-        leader.node.raft.leader_http = leader.url
-        leader.node.raft.applied_index = 1000
-        follower.node.raft.node_id = "b"
-        follower.node.raft.follow("a", leader.url)
-        yield leader, follower
 
 
 @asynccontextmanager
