@@ -13,6 +13,9 @@ from cluster.consensus.guards import GUARDS
 SECONDS = 12.0
 # Where a guard is needed, if chance alone would seldom get there.
 SHAPES = {
+    "a1_chunk_commit": Shape(
+        members=3, spares=0, plots=("deposed_leader",), settings=(("trailing_entries", 5),)
+    ),
     "a3_no_rewind": Shape(members=3, spares=0, calm=True),
     "a4_ack_term": Shape(members=5, spares=0, plots=("stalled_acks",)),
     "a5_snapshot_age": Shape(members=3, plots=("old_snapshot",)),

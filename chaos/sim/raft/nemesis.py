@@ -1,7 +1,7 @@
 """What goes wrong, one small fault at a time; a seed enables a random few of them (swarm testing).
 
 Each fault undoes itself after a while. Longer plots, which need several faults in a certain order,
-are in `plots.py`.
+are in `plots`.
 """
 
 from __future__ import annotations

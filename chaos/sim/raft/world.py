@@ -57,6 +57,7 @@ class Shape:
     calm: bool | None = None
     plots: tuple[str, ...] = ()
     weather: tuple[float, float, float] | None = None  # slow, repeated, late frames
+    settings: tuple[tuple[str, int], ...] = ()  # of every node, in place of chance's choice
 
 
 ANY = Shape()
@@ -118,6 +119,7 @@ class World:
         self.digests = Digests(self)
         self.users = Users(self)
         self.settings = self._choose_settings(disabled)
+        self.settings |= dict(shape.settings)
         self.deadline_s = cast(int, self.settings["proposal_timeout_ms"]) / 1000 + LATE_S
         self.waiting_max = cast(int, self.settings["uncommitted_entries_max"])
         self.machines = {
@@ -141,7 +143,8 @@ class World:
 
     def _vary(self) -> dict[str, object]:
         """Nodes keep tails of different lengths, so a log may outlive another's snapshot."""
-        return {**self.settings, "trailing_entries": self.rng.choice((0, 5, 50, 1_000))}
+        varied = {"trailing_entries": self.rng.choice((0, 5, 50, 1_000))}
+        return {**self.settings, **varied, **dict(self.shape.settings)}
 
     # What parts say ------------------------------------------------------------------------
 
