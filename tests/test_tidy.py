@@ -30,6 +30,7 @@ RANKS = {
     "cluster.consensus": 1,
     "cluster.policy": 1,
     "cluster.history": 1,
+    "cluster.plan": 0,
     "cluster.timerwheel": 0,
     "cluster.settings": 0,
     "cluster.clock": 0,
@@ -58,6 +59,7 @@ FORBIDDEN = {
     "cluster.settings": ["aiohttp", "asyncio", "pysyncobj"],
     "cluster.policy": [*PURE, "aiohttp", "pysyncobj", "cluster.clock", "cluster.history"],
     "cluster.machine": [*PURE, "aiohttp", "pysyncobj", "croniter", "datetime", "cluster.clock"],
+    "cluster.plan": [*PURE, "aiohttp", "pysyncobj", "datetime", "croniter", "cluster"],
     "cluster.timerwheel": [*PURE, "aiohttp", "pysyncobj", "datetime", "cluster"],
 }
 ONLY_CONSENSUS_IMPORTS = "pysyncobj"

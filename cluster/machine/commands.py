@@ -18,7 +18,8 @@ from typing import Annotated, cast
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from cluster.machine.model import Count, JobSpec, Ms, Priority, WorkerSpec
+from cluster.machine.model import JobSpec, Priority, WorkerSpec
+from cluster.plan import Count, Ms
 
 ON_CONFLICT_RETURN, ON_CONFLICT_REJECT, ON_CONFLICT_REPLACE = 0, 1, 2
 INT64_MAX = (1 << 63) - 1

@@ -10,14 +10,9 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-PRIORITY_MIN, PRIORITY_MAX, PRIORITY_DEFAULT = 1, 10, 5
+from cluster.plan import Count, Ms
 
-# The decoder holds these bounds, so that no sum of a few of them leaves the int64 of wheel and
-# snapshot: a command with a larger number is refused alone and changes nothing.
-TIME_MS_MAX = 1 << 53  # the year 287,396
-COUNT_MAX = (1 << 31) - 1
-Ms = Annotated[int, Meta(ge=0, le=TIME_MS_MAX)]
-Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
+PRIORITY_MIN, PRIORITY_MAX, PRIORITY_DEFAULT = 1, 10, 5
 Priority = Annotated[int, Meta(ge=PRIORITY_MIN, le=PRIORITY_MAX)]
 
 

@@ -9,10 +9,11 @@ from cluster.machine import commands as c
 from cluster.machine import invariants, lifecycle, registry
 from cluster.machine.apply import Strictness, apply
 from cluster.machine.effects import Effects
-from cluster.machine.model import TIME_MS_MAX, JobSpec, WorkerSpec
+from cluster.machine.model import JobSpec, WorkerSpec
 from cluster.machine.results import Rejected, Result
 from cluster.machine.state import State
 from cluster.machine.tables import QUEUES_IDLE_MAX, Job
+from cluster.plan import TIME_MS_MAX
 
 WORKER = c.RegisterWorker(WorkerSpec("host", 4, ("*",), ()))
 MAIL = JobSpec("mail")

@@ -8,9 +8,10 @@ from machine_replicas import book
 
 from cluster.machine import commands as c
 from cluster.machine import invariants
-from cluster.machine.model import TIME_MS_MAX, JobSpec
+from cluster.machine.model import JobSpec
 from cluster.machine.results import Rejected
 from cluster.machine.state import State
+from cluster.plan import TIME_MS_MAX
 
 PACK = msgspec.msgpack.encode
 GOOD = [13, "nobody"]
