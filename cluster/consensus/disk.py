@@ -142,12 +142,13 @@ class DiskThread:
             if isinstance(task, Batch):
                 self._commit.gather(task)
         last = self._commit.sync()
+        if last is not None or self._commit.is_full:
+            self._is_tidy = False  # what did not fit must be tried again, whoever else calls
         if last is not None:
             self._size = self._files.size_bytes()
             took = time.perf_counter() - started
             files = self._files
             self._say(self._on_durable, last, took, files.fsyncs, files.bytes_written)
-            self._is_tidy = False
             if not files.has_spare:
                 self._commit.reserve()  # at once: the next group may need it
         for task in tasks:

@@ -14,7 +14,7 @@ from crash_rig import Rig
 
 from chaos.sim.disk import MemoryStorage, Nothing
 from cluster.consensus import DISK_FULL, Consensus, Outcome, Role
-from cluster.consensus.disk import GroupCommit
+from cluster.consensus.disk import DiskThread, GroupCommit
 from cluster.consensus.host import RealHost
 from cluster.consensus.records import BASE, ENTRY, hard_state, record
 from cluster.consensus.segments import Batch, DiskFullError
@@ -80,6 +80,27 @@ def test_what_did_not_fit_is_written_when_there_is_space_and_nothing_is_lost() -
     after = Rig(rig.storage)
     after.start()
     after.recovered_from(rig)
+
+
+async def test_an_idle_disk_thread_tries_again_when_a_write_does_not_fit() -> None:
+    """Nobody else wakes it: a node without space is sent nothing more."""
+    rig, _ = a_rig(capacity_bytes=1 << 30)
+    durable: asyncio.Queue[Batch] = asyncio.Queue()
+    errors: list[str] = []
+    post = asyncio.get_running_loop().call_soon_threadsafe
+    disk = DiskThread(rig.files, post, lambda last, *_: durable.put_nowait(last), errors.append)
+    first, second = batch(2, 20), batch(3, 20)
+    disk.write(first)
+    assert await durable.get() is first
+    await until(lambda: disk._is_tidy)
+    rig.files.write = never  # type: ignore[method-assign]
+    disk.write(second)
+    await until(lambda: disk.is_full)
+    del rig.files.write  # type: ignore[method-assign]
+    assert await asyncio.wait_for(durable.get(), 15) is second
+    await until(lambda: not disk.is_full)
+    disk.close()
+    assert errors == []
 
 
 @pytest.mark.parametrize("room", range(0, 2000, 61))
