@@ -74,3 +74,12 @@ class Plan(Struct, array_like=True, frozen=True, gc=False):
     catchup: str = "one"  # or "skip", "all": runs missed while nobody could launch them
     catchup_window_ms: Ms = CATCHUP_WINDOW_MS_DEFAULT
     catchup_max: Count = CATCHUP_MAX_DEFAULT
+
+
+class Missed(Struct, array_like=True, frozen=True, gc=False):
+    """`count` occurrences in a row that are not launched, for one reason. Nominal times."""
+
+    reason: str
+    first_ms: Ms
+    last_ms: Ms
+    count: Count = 1
