@@ -36,6 +36,7 @@ class Acceptor:
     space: Space
     leader_commit: int = 0  # the highest index that this term's leader called committed
     leader_commit_term: int = 0
+    agreed: int = 0  # up to here the log equals that of this term's leader
 
     def on_append(self, peer: str, message: Append, blob: bytes) -> None:
         if not self._is_from_leader(peer, message.term):
@@ -51,6 +52,8 @@ class Acceptor:
         if plan.fatal is not None:
             raise FatalError(plan.fatal)
         self._pass_on(peer, message.term, plan, message.commit_index)
+        if plan.reset_to is None:
+            self.agreed = max(self.agreed, plan.matched)
         if message.seq == 0:
             return  # only told the commit index: no answer wanted
         if self.space.is_out:
@@ -79,7 +82,7 @@ class Acceptor:
     def _note_commit(self, term: int, index: int) -> None:
         """The next leader is believed anew: a wrong claim must not outlive the one who made it."""
         if term > self.leader_commit_term:
-            self.leader_commit_term, self.leader_commit = term, 0
+            self.leader_commit_term, self.leader_commit, self.agreed = term, 0, 0
         self.leader_commit = max(self.leader_commit, index)
 
     def _is_from_leader(self, peer: str, term: int) -> bool:
@@ -103,6 +106,7 @@ class Acceptor:
                 self.engine.commit_index(),
                 message,
                 entries,
+                agreed=self.agreed,
                 whole_terms=self.guards.on("c7_whole_term"),
             )
         own = self.journal.term_at(message.prev_index)

@@ -118,9 +118,13 @@ def plan_append(
     message: Append,
     entries: list[Entry],
     *,
+    agreed: int = 0,
     whole_terms: bool = True,
 ) -> AppendPlan:
     """A2, C7: skips the matching prefix, cuts only at a conflict, answers with a whole-term hint.
+
+    The hint stays above what is `agreed` with this leader: below it nothing can differ, and going
+    there would look as if an acknowledgement were taken back.
 
     Follows etcd's `findConflict` and `maybeAppend`: a conflict at or below the commit index means
     that committed entries differ, which nothing may repair silently.
@@ -133,7 +137,7 @@ def plan_append(
     if own is not None and own != message.prev_term:
         if prev <= commit:
             return AppendPlan(*end, [], fatal=f"the leader differs at committed entry {prev}")
-        reset_to = first_of_term(log, prev, commit) if whole_terms else prev
+        reset_to = first_of_term(log, prev, max(commit, agreed)) if whole_terms else prev
         return AppendPlan(*end, [], reset_to=reset_to)
     matched = max(prev + len(entries), log.first_index)
     for position, (_, index, term) in enumerate(entries):

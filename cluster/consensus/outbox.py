@@ -1,6 +1,8 @@
 """Persist, then speak: holds back what promises something until the disk has it.
 
-A held message belongs to the connection it was said on; if that is gone, so is the message.
+A held message belongs to the connection it was said on; if that is gone, so is the message. An
+answer to a leader whose term is over is dropped as well: the next leader may have removed what it
+is about.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from collections import deque
 from .guards import Guards
 from .journal import Journal
 from .mesh import Network
-from .wire import EMPTY, Blob, Message
+from .wire import EMPTY, AppendReply, Blob, Message
 
 
 class Outbox:
@@ -37,5 +39,7 @@ class Outbox:
         while self._held and self._held[0][0] <= self._journal.durable_generation:
             _, peer, epoch, message = self._held.popleft()
             is_same = epoch != 0 and epoch == self._network.epoch(peer)
+            if isinstance(message, AppendReply) and message.term < self._journal.getCurrentTerm():
+                continue
             if is_same or not self._guards.on("outbox_epoch"):
                 self._network.send(peer, message)

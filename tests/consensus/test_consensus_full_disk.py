@@ -153,6 +153,22 @@ def test_a_follower_without_space_follows_but_takes_nothing(make: MakeWorld) -> 
     assert said == [AppendReply(1, 3, 4, False, True)]
 
 
+def test_a_follower_without_space_takes_back_no_acknowledgement(make: MakeWorld) -> None:
+    """Its conflicting tail stays for a while; what lies before it was acknowledged and stands."""
+    world = make()
+    world.connect("b:1", "c:1")
+    tail = [command(text, index, 1) for index, text in enumerate("wxyz", 2)]
+    world.append("b:1", 1, (1, 0), *tail)
+    world.disk.is_full = True
+    said = world.append("c:1", 2, (3, 1), command("other", 4, 2), seq=1)
+    assert AppendReply(2, 1, 4, False, True) in said
+    said = world.append("c:1", 2, (4, 2), command("more", 5, 2), seq=2)
+    assert AppendReply(2, 2, 4, True, False) in said
+    world.disk.is_full = False
+    world.append("c:1", 2, (3, 1), command("other", 4, 2), seq=3)
+    assert world.log == [(2, 1), (3, 1), (4, 2)]
+
+
 def test_a_node_without_space_votes_but_does_not_campaign(make: MakeWorld) -> None:
     world = make()
     world.connect("b:1", "c:1")

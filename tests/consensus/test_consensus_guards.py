@@ -274,6 +274,20 @@ def test_acks_and_votes_wait_for_the_disk(make: MakeWorld, guarded: bool) -> Non
     assert world.sent_to("b:1") == (expected if guarded else [])
 
 
+def test_an_acknowledgement_is_not_sent_once_its_term_is_over(make: MakeWorld) -> None:
+    """The next leader has removed the entry before the disk reported it."""
+    world = make()
+    world.connect("b:1", "c:1")
+    world.disk.held = True
+    world.append("b:1", 1, (1, 0), command("x", 2, 1))
+    world.append("c:1", 2, (1, 0), command("y", 2, 2))
+    world.network.sent.clear()
+    world.disk.held = False
+    world.finish_disk()
+    assert world.sent_to("b:1") == []
+    assert world.sent_to("c:1") == [AppendReply(2, 1, 3, False, True)]
+
+
 def test_an_answer_of_an_old_connection_is_not_sent_on_a_new_one(make: MakeWorld) -> None:
     world = make()
     world.connect("b:1")
