@@ -1,8 +1,4 @@
-"""The one place that reads a clock, so that whoever needs the time says so in its signature.
-
-It offers no sleeping: waiting belongs to the event loop, and a timer that matters to the cluster
-belongs to the replicated timer wheel.
-"""
+"""What a clock is, the machine's own, and one for tests."""
 
 import time
 from typing import Protocol
@@ -28,6 +24,15 @@ class SystemClock:
 
     def monotonic_ms(self) -> int:
         return time.monotonic_ns() // 1_000_000
+
+
+_ELAPSED = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def elapsed_ms() -> int:
+    """Milliseconds since the machine started, those of a suspension included where the platform
+    tells: by a clock that stops meanwhile, waking up would look like a jump of the wall clock."""
+    return time.clock_gettime_ns(_ELAPSED) // 1_000_000
 
 
 class ManualClock:
