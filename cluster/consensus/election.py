@@ -38,7 +38,7 @@ class Election:
         self._asked_to_lead = False  # a transfer: campaign without pre-vote
         self._is_transfer = False  # the running campaign says so in its requests
         self._asked_in = 0  # the term in which the running round of pre-votes began
-        self._promised: tuple[str, int] = ("", 0)
+        self.promised: tuple[str, int] = ("", 0)
         self._promised_at = -math.inf
         self._votes: set[tuple[int, str]] = set()
 
@@ -132,7 +132,7 @@ class Election:
             )
         )
         if granted:
-            self._promised = (peer, message.term)
+            self.promised = (peer, message.term)
             self._promised_at = now()
             self._make_way(abandon=bool(rival))
         self._outbox.say(peer, PreVoteReply(term, message.round, granted))
@@ -184,7 +184,7 @@ class Election:
         # its term is over anyway, and refusing now would only leave the cluster without a leader.
         # A promise is for the campaign that follows at once, not for one that got stuck on its way.
         fresh = now() - self._promised_at < self._config.election_max_ms / 1000
-        promised = fresh and self._promised == (peer, message.term)
+        promised = fresh and self.promised == (peer, message.term)
         sticky = self._guards.on("c2_stickiness") and self.is_sticky() and not promised
         wanted = message.transfer and peer in self._roster.voters
         if message.term > engine.term() and sticky and not wanted:

@@ -108,6 +108,11 @@ class Probe:
         return self.core.election.last_heard
 
     @property
+    def promised_vote(self) -> tuple[str, int]:
+        """To whom, and for which term; the answer that says so may still wait for the disk."""
+        return self.core.election.promised
+
+    @property
     def waiting(self) -> int:
         """Proposals taken and not ended."""
         return len(self.core.proposals)

@@ -284,7 +284,8 @@ class Invariants:
         # A connection that closed says more than what was heard over it before.
         silent_s = life.clock.monotonic() - min(heard_before, shadow.heard)
         granted_s = self._world.loop.time() - self._granted_at.get((life.id, str(candidate)), -9.0)
-        arranged = granted_s < PROMISE_S or (str(candidate), mark[0]) in self._transfers
+        whom = (str(candidate), mark[0])
+        arranged = granted_s < PROMISE_S or whom in self._transfers or whom == probe.promised_vote
         if silent_s < STICKY_S and not arranged and mark[0] == before[0] + 1:
             self._fail(f"{life.id} votes for {candidate}, its leader spoke {silent_s:.3f} s ago")
 
