@@ -24,7 +24,6 @@ SHAPES = {
     "a7_one_change": Shape(members=3, spares=2, plots=("two_strangers",)),
     "b13_chunk_place": Shape(members=3, plots=("torn_stream",), weather=(0.01, 0.3, 1.0)),
     "c2_check_quorum": Shape(members=3, calm=True, plots=("mute_leader",)),
-    "c3_higher_term": Shape(members=5, spares=0, plots=("split_term",)),
     "c4_install_alive": Shape(members=3, spares=0, calm=True, plots=("quorum_installs",)),
     "c6_deadline": Shape(members=3, spares=0, calm=True, plots=("hung_majority",)),
     "c11_transfer_waits": Shape(members=3, spares=0, calm=True, plots=("busy_transfer",)),

@@ -117,6 +117,11 @@ class Probe:
         """Proposals taken and not ended."""
         return len(self.core.proposals)
 
+    @property
+    def is_halted(self) -> bool:
+        """It has stopped for good and says nothing more."""
+        return self.core.halted
+
     # Trouble -------------------------------------------------------------------------------
 
     def errors(self) -> dict[str, int]:

@@ -54,7 +54,9 @@ class Pair:
     def __init__(self) -> None:
         self.loop = NodeLoop()
         self.sent: list[Any] = []
-        watcher = SimpleNamespace(on_sent=lambda *what: self.sent.append(what))
+        watcher = SimpleNamespace(
+            on_sent=lambda *what: self.sent.append(what), on_taken=lambda *what: None
+        )
         self.fabric = Fabric(self.loop, Random(1), watcher)
         self.ends = [End(self.fabric, Someone(name), lambda: None, {}) for name in ("a:1", "b:1")]
         for end in self.ends:

@@ -213,6 +213,15 @@ class SimHost:
         self.end = End(self._fabric, self._life, wake, config.meta)
         return self.end
 
+    def epoch(self, peer: str) -> int:
+        """Which connection with the peer is up, 0 for none."""
+        return self.end.epoch(peer) if self.end is not None else 0
+
+    @property
+    def has_read_all(self) -> bool:
+        """Whatever arrived so far was handled."""
+        return self.end is None or not self.end.inbox
+
     def open_disk(
         self, files: SegmentFiles, on_durable: OnDurable, on_error: Callable[[str], None]
     ) -> SimDisk:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from chaos.sim.raft.promises import Promises
 from cluster.consensus import Role
 from cluster.consensus.members import config_of
 from cluster.consensus.probe import Mark, Probe
@@ -40,6 +41,7 @@ class Shadow:
         self.promise = (0, 0, 0)  # in which term, index, term of the entry
         self.counted: dict[str, int] = {}
         self.heard = -1e9  # when its leader spoke, by its own clock
+        self.voters: tuple[str, ...] = ()  # as it knows them
 
     @property
     def last(self) -> int:
@@ -73,6 +75,7 @@ class Invariants:
         self._world = world
         self._is_lone = len(members) == 1
         self.shadows = {node_id: Shadow(node_id) for node_id in members}
+        self.promises = Promises(world, self.shadows)
         self.leaders: dict[int, tuple[str, Life]] = {}
         self.committed: dict[int, Entry] = {}
         self.committed_in: list[tuple[int, int]] = []  # (term of who committed, highest index)
@@ -80,7 +83,7 @@ class Invariants:
         self.members = members  # by the newest committed configuration
         self._known: dict[tuple[int, int], tuple[int, bytes]] = {}  # (index, term): before, bytes
         self._votes: dict[tuple[str, int], str] = {}
-        self._voters: dict[tuple[str, int], dict[str, None]] = {}
+        self._voters: dict[tuple[str, int, int], dict[str, None]] = {}  # candidate, life, term
         self._would_vote: dict[tuple[str, int, int], dict[str, None]] = {}  # candidate, life, round
         self._campaigns: dict[tuple[str, int], dict[int, None]] = {}  # candidate, life: terms
         self._fewest: dict[tuple[str, int], int] = {}
@@ -93,6 +96,7 @@ class Invariants:
     # What leaves a node --------------------------------------------------------------------
 
     def on_sent(self, life: Life, peer: str, message: Message) -> None:
+        self.promises.on_sent(life, peer, message)
         if isinstance(message, AppendReply):
             if message.success:
                 self._check_promise(life, message)
@@ -106,6 +110,13 @@ class Invariants:
         elif isinstance(message, PreVoteReply) and message.granted:
             self._granted_at[life.id, peer] = self._world.loop.time()
             self._grant_round(life.id, peer, message.round)
+
+    def on_taken(self, life: Life, peer: str, epoch: int, message: Message) -> None:
+        """A vote counts when it arrives."""
+        self.promises.on_taken(life, peer, epoch, message)
+        if isinstance(message, VoteReply):
+            key = (life.id, life.node.lives, message.term)
+            self._voters.setdefault(key, {})[peer] = None
 
     def _check_promise(self, life: Life, message: AppendReply) -> None:
         """I6: an acknowledgement is about what the disk holds, at the moment it leaves."""
@@ -134,7 +145,6 @@ class Invariants:
         known = self._votes.setdefault((life.id, term), candidate)
         if known != candidate:
             self._fail(f"{life.id} votes for {known} and {candidate} in term {term}")
-        self._voters.setdefault((candidate, term), {})[life.id] = None
         self._check_said(life, term)
 
     def _grant_round(self, voter: str, candidate: str, number: int) -> None:
@@ -165,6 +175,7 @@ class Invariants:
         probe = life.probe
         if probe is None:
             return
+        self.promises.look(life, probe)
         mark = probe.mark()
         shadow = self.shadows[life.id]
         before = shadow.mark
@@ -187,6 +198,7 @@ class Invariants:
         self._check_calm(life, shadow, probe, before, mark)
         if mark[2] is Role.LEADER:
             self._check_leader(life, shadow, probe, before)
+        shadow.voters = probe.voters
         if before is None or mark[3] > before[3]:
             self._committed(life, shadow, probe, before[3] if before else 1, mark[3])
 
@@ -249,6 +261,9 @@ class Invariants:
                 self._fail(f"{life.id} holds another entry {index} of term {own} than others do")
             term = own
             shadow.terms.append(own)
+            configuration = config_of(content)
+            if configuration is not None and probe.mark()[:3:2] == (own, Role.LEADER):
+                self.promises.check_change(life, probe, index, configuration)
 
     def _check_cut(self, life: Life, shadow: Shadow, probe: Probe, keeps: int) -> None:
         """In the term in which it acknowledged an entry, no follower gives it up."""
@@ -295,6 +310,7 @@ class Invariants:
         term = shadow.term
         if before is None or before[2] is not Role.LEADER or before[0] != term:
             self._elected(life, shadow, probe, term)
+        self.promises.check_ready(life, probe)
         for peer in probe.voters:
             if peer == life.id:
                 continue
@@ -321,7 +337,7 @@ class Invariants:
         if known[1] is not life:
             self._fail(f"term {term} has two leaders: {known[0]} and {life.id}")
         shadow.counted = {}
-        voters = [life.id, *self._voters.get((life.id, term), {})]
+        voters = [life.id, *self._voters.get((life.id, life.node.lives, term), {})]
         if not is_majority(voters, probe):
             self._fail(f"{life.id} leads term {term} with the votes of {voters}")
         highest = 1

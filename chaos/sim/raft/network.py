@@ -26,9 +26,11 @@ WRITABLE_BYTES = 32 << 10  # scaled down with everything else, so that windows d
 
 
 class Watcher(Protocol):
-    """Sees what leaves a node: a promise counts from then on, whether it arrives or not."""
+    """Sees what leaves a node: a promise counts from then on, whether it arrives or not. And what
+    arrives, by the connection (`epoch`) it came on."""
 
     def on_sent(self, life: Life, peer: str, message: Message) -> None: ...
+    def on_taken(self, life: Life, peer: str, epoch: int, message: Message) -> None: ...
 
 
 class Pipe:
@@ -219,6 +221,7 @@ class End:
                 return
         self._heard[peer] = self._fabric.loop.time()
         for message, blob in FrameDecoder().feed(frame):
+            self._fabric.watcher.on_taken(self.life, peer, epoch, message)
             copies = 2 if self._fabric.repeats() else 1
             for _ in range(copies):
                 self.inbox.append(Received(peer, epoch, message, blob))

@@ -12,6 +12,7 @@ import gc
 import hashlib
 import logging
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, cast
@@ -95,6 +96,7 @@ class World:
         self._failed = loop.create_future()
         self._owned: list[asyncio.Task[Any]] = []
         self.counters: dict[str, int] = {}
+        self.eavesdroppers: list[Callable[[Life, str, Message], None]] = []  # told before it leaves
         rng = self.rng
         self.shape = shape
         count = shape.members or rng.choice((1, 3, 3, 3, 3, 5, 5, 5))
@@ -165,6 +167,11 @@ class World:
         if self.echo:
             self.trace(f"  {life.id} > {peer} {message}")
         self.invariants.on_sent(life, peer, message)
+        for overhear in list(self.eavesdroppers):
+            overhear(life, peer, message)
+
+    def on_taken(self, life: Life, peer: str, epoch: int, message: Message) -> None:
+        self.invariants.on_taken(life, peer, epoch, message)
 
     def moved(self, life: Life) -> None:
         """A node did something."""
