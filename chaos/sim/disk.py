@@ -139,6 +139,7 @@ class MemoryStorage:
     def __init__(self, *, capacity_bytes: int = NO_LIMIT) -> None:
         self.capacity_bytes = capacity_bytes
         self.before: Callable[[str, Path], None] = lambda operation, path: None
+        self.named: Callable[[Path], None] = lambda path: None  # a file got its final name
         self.operations = 0  # those that change something, so far
         self._root = MemoryFolder()
         self._open: dict[int, tuple[MemoryFile, Path]] = {}
@@ -171,11 +172,31 @@ class MemoryStorage:
             if position < len(image):
                 image[position] ^= 1 << bit
 
+    def rot(self, path: Path, position: int, bit: int) -> Callable[[], None]:
+        """The same, and what puts the byte back, wherever it is still the damaged one."""
+        file = self._file(path)
+        good = file.content[position]
+        bad = good ^ 1 << bit
+        self.flip_bit(path, position, bit)
+
+        def restore() -> None:
+            for image in (file.content, file.durable):
+                if position < len(image) and image[position] == bad:
+                    image[position] = good
+
+        return restore
+
     def overwrite(self, path: Path, content: bytes) -> None:
         """Damage or repair at rest: the file simply is this, durably."""
         folder, name = self._parent(path)
         file = MemoryFile(bytearray(content), bytearray(content))
         folder.names[name] = folder.durable[name] = file
+
+    def durable_copy(self) -> MemoryStorage:
+        """Another disk, with what a power loss at this moment would be sure to leave."""
+        copy = MemoryStorage()
+        copy._root = _durable_folder(self._root)
+        return copy
 
     def files(self) -> list[Path]:
         """Every file, by name."""
@@ -215,6 +236,7 @@ class MemoryStorage:
         if old.parent != new.parent:
             raise _error(errno.EXDEV, new)
         folder.change(old.name, name, file)
+        self.named(new)
 
     def remove(self, path: Path) -> None:
         self._changes("remove", path)
@@ -380,6 +402,16 @@ class MemoryStorage:
                 self._lose_power(node, fate, seen)
             else:
                 node.lose_power(fate)
+
+
+def _durable_folder(folder: MemoryFolder) -> MemoryFolder:
+    names: dict[str, MemoryNode] = {}
+    for name, node in folder.durable.items():
+        if isinstance(node, MemoryFolder):
+            names[name] = _durable_folder(node)
+        else:
+            names[name] = MemoryFile(bytearray(node.durable), bytearray(node.durable))
+    return MemoryFolder(names, dict(names))
 
 
 def _change(image: bytearray, kind: str, offset: int, data: bytes) -> None:

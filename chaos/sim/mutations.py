@@ -11,6 +11,7 @@ from chaos.sim.raft.world import ANY, Shape, run_seed
 from cluster.consensus.guards import GUARDS
 
 SECONDS = 12.0
+TAILLESS = (("trailing_entries", 0), ("segment_bytes", 1_000), ("snapshot_chunk_bytes", 100))
 # Where a guard is needed, if chance alone would seldom get there.
 SHAPES = {
     "a1_chunk_commit": Shape(
@@ -19,16 +20,26 @@ SHAPES = {
     "a3_no_rewind": Shape(members=3, spares=0, calm=True),
     "a4_ack_term": Shape(members=5, spares=0, plots=("stalled_acks",)),
     "a5_snapshot_age": Shape(members=3, plots=("old_snapshot",)),
+    "a5_verify_first": Shape(members=3, plots=("rotten_stream",), settings=TAILLESS),
+    "a5_ack_index": Shape(members=3, spares=0, plots=("restarted_rival",), settings=TAILLESS),
     "a5_keep_suffix": Shape(members=5, plots=("torn_stream", "old_snapshot")),
     "a6_vote_once": Shape(members=5, spares=0, weather=(0.0, 0.5, 0.0)),
     "a7_one_change": Shape(members=3, spares=2, plots=("two_strangers",)),
+    "b3_align": Shape(members=3, plots=("outrun_log",), settings=TAILLESS),
+    "b5_refuse_damage": Shape(members=3, plots=("rotten_snapshots",), settings=TAILLESS),
+    "b7_checksums": Shape(members=3, plots=("rotten_journal",)),
+    "b8_full_disk": Shape(members=3, plots=("full_disk",), settings=TAILLESS),
     "b13_chunk_place": Shape(members=3, plots=("torn_stream",), weather=(0.01, 0.3, 1.0)),
+    "c1_total_apply": Shape(plots=("poisoned_entry",)),
     "c2_check_quorum": Shape(members=3, calm=True, plots=("mute_leader",)),
     "c4_install_alive": Shape(members=3, spares=0, calm=True, plots=("quorum_installs",)),
+    "c5_keep_transfer": Shape(members=3, plots=("long_transfer",), settings=TAILLESS),
     "c6_deadline": Shape(members=3, spares=0, calm=True, plots=("hung_majority",)),
     "c11_transfer_waits": Shape(members=3, spares=0, calm=True, plots=("busy_transfer",)),
+    "apply_slice": Shape(members=3, plots=("long_backlog",)),
     "disk_stall": Shape(members=3, spares=0, calm=True, plots=("hung_disk",)),
     "disconnect_hint": Shape(members=3, spares=0, calm=True, plots=("plain_death",)),
+    "flow_window": Shape(members=3, plots=("slow_follower",)),
     "old_connection": Shape(members=3, weather=(0.05, 0.0, 1.0)),
     "outbox_epoch": Shape(members=3, plots=("lost_acks", "torn_stream"), weather=(0.0, 0.0, 1.0)),
 }

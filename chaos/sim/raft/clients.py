@@ -28,6 +28,7 @@ COMMAND = b"\x00"  # what the entries of proposals begin with
 MARK = re.compile(rb"#p(\d+)#")
 NEVER_MS = 9_000_000_000_000  # no schedule fires by itself here
 SPEC = JobSpec("work")
+POISON = b"#poison#"
 READ_TIMEOUT_MS = 1_500
 KEYS = ("r1", "r2", "r3")
 _encode = msgspec.msgpack.Encoder().encode
@@ -68,6 +69,7 @@ class Users:
         self.on_applied: list[Any] = []  # called once, at the next answered proposal
         self.applied = 0
         self.reads_served = 0
+        self.poisoned = 0
         self.tasks: list[asyncio.Task[None]] = []
 
     def begin(self, clients: int, pause_s: float) -> None:
@@ -109,6 +111,17 @@ class Users:
             self._ended(proposal, outcome, results)
 
         life.raft.propose_raw(commands, ended)
+
+    def poison(self, life: Life) -> None:
+        """An entry on which the machine raises, on every node alike."""
+        self.poisoned += 1
+        entry = _encode((life.raft.epoch, 0, [_raw(DeleteSchedule(POISON.decode()))]))
+
+        def hand_in() -> None:
+            if life.is_started and not life.is_over:
+                life.consensus.propose(entry, lambda outcome, result: None)
+
+        self._world.loop.call_soon(hand_in, context=life.context)
 
     def _ended(self, proposal: Proposal, outcome: Outcome, results: Any) -> None:
         proposal.ends += 1

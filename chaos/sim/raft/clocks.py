@@ -19,9 +19,10 @@ class NodeClock:
         self._wall_offset_ms = rng.choice((0, 0, rng.randint(-5_000, 5_000)))
 
         self.began_s = rng.uniform(10, 100_000)
+        self.spent_s = 0.0
 
     def monotonic(self) -> float:
-        return self.began_s + self._loop.time() * self.rate
+        return self.began_s + (self._loop.time() + self.spent_s) * self.rate
 
     def now_ms(self) -> int:
         return EPOCH_MS + round(self._loop.time() * 1000) + self._wall_offset_ms
@@ -48,7 +49,7 @@ class SimSurroundings:
         if being is None:
             return self._loop.time()
         clock = being.clock
-        return clock.began_s + self._jumping.now_s * clock.rate
+        return clock.began_s + (self._jumping.now_s + clock.spent_s) * clock.rate
 
     def token(self, count: int) -> bytes:
         return self._rng.randbytes(count)

@@ -11,9 +11,11 @@ from random import Random
 from typing import TYPE_CHECKING, TypeVar
 
 from chaos.sim.raft.network import End, Fabric
+from chaos.sim.raft.platter import Platter
 from cluster.consensus.child import AsideWork
 from cluster.consensus.counters import Counters
 from cluster.consensus.disk import GroupCommit
+from cluster.consensus.folder import JOURNAL_FOLDER
 from cluster.consensus.host import OnDurable
 from cluster.consensus.interface import ConsensusConfig, SnapshotError
 from cluster.consensus.segments import Batch, SegmentFiles
@@ -36,13 +38,14 @@ class Pace:
         self.fsync_s = rng.choice(((0.0002, 0.001), (0.0005, 0.004), (0.002, 0.02)))
         self.call_s = (0.0005, 0.01)
         self.stall_s = 0.0  # the loop stands still for so long when a snapshot is restored
+        self.apply_s = 0.0  # what the machine takes for one entry
         self.hangs = False  # an fsync that has begun does not end
         self.fails = False  # the next fsync fails
 
     def mend(self) -> None:
         self.fsync_s = (0.0002, 0.002)
         self.call_s = (0.0005, 0.01)
-        self.stall_s = 0.0
+        self.stall_s = self.apply_s = 0.0
         self.hangs = self.fails = False
 
     def draw(self, bounds: tuple[float, float]) -> float:
@@ -56,6 +59,7 @@ class SimDisk:
         self,
         life: Life,
         files: SegmentFiles,
+        platter: Platter,
         on_durable: OnDurable,
         on_error: Callable[[str], None],
     ) -> None:
@@ -63,6 +67,8 @@ class SimDisk:
         self._pace = life.node.pace
         self._files = files
         self._commit = GroupCommit(files)
+        self._platter = platter
+        self._gathered: list[list[bytes]] = []  # copies: the files join the parts of a group
         self._on_durable = on_durable
         self._on_error = on_error
         self._loop = asyncio.get_running_loop()
@@ -108,6 +114,7 @@ class SimDisk:
         self._taken += tasks
         for task in tasks:
             if isinstance(task, Batch):
+                self._gathered.append(list(task.parts))
                 self._commit.gather(task)
 
     def _append(self) -> None:
@@ -146,6 +153,9 @@ class SimDisk:
         files = self._files
         last = self._commit.sync()
         if last is not None:
+            for parts in self._gathered:
+                self._platter.synced(parts)
+            self._gathered = []
             self._on_durable(last, 0.001, files.fsyncs, files.bytes_written)
             if not files.has_spare:
                 self._commit.reserve()
@@ -202,6 +212,8 @@ class SimHost:
         self.timer_s = life.node.timer_s
         self.storage = life.node.storage
         self.end: End | None = None
+        self.disk: SimDisk | None = None
+        self.platter: Platter | None = None
 
     def open_network(
         self,
@@ -225,7 +237,11 @@ class SimHost:
     def open_disk(
         self, files: SegmentFiles, on_durable: OnDurable, on_error: Callable[[str], None]
     ) -> SimDisk:
-        return SimDisk(self._life, files, on_durable, on_error)
+        assert self.end is not None
+        folder = self._life.node.config.data_dir / JOURNAL_FOLDER
+        self.platter = Platter(self.storage, folder, self.end.cluster_id)
+        self.disk = SimDisk(self._life, files, self.platter, on_durable, on_error)
+        return self.disk
 
     async def offload(self, job: Callable[[], T]) -> T:
         machine, pace = self._life.node, self._life.node.pace

@@ -20,6 +20,7 @@ class Clock(Protocol):
 
     began_s: float
     rate: float
+    spent_s: float  # so much work is done already that takes place in this very moment
 
 
 class Being(Protocol):

@@ -77,6 +77,7 @@ class Nemesis:
             machine.pace.mend()
             machine.storage.capacity_bytes = NO_LIMIT
             machine.resume()
+            machine.restore_files()
             machine.start()
 
     # Choosing ------------------------------------------------------------------------------

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chaos.sim.raft.clients import POISON
 from chaos.sim.raft.clocks import NodeClock
-from chaos.sim.raft.host import Pace, SimHost
+from chaos.sim.raft.host import NOBODY, Pace, SimHost
 from chaos.sim.raft.loop import BEING
+from chaos.sim.raft.platter import needed_bytes
 from cluster.consensus import Consensus, ConsensusConfig, ConsensusStartError
 from cluster.consensus.probe import Probe
 from cluster.machine.effects import Effects
@@ -43,6 +46,8 @@ class Machine:
         self.is_used = not config.join  # a spare waits until somebody wants it
         self.is_retired = False  # it was a member, and never will be again
         self.excused = False  # the next fatal error was ordered
+        self.rot: list[Callable[[], None]] = []  # each repairs one damaged byte
+        self.storage.named = self._named
 
     @property
     def is_up(self) -> bool:
@@ -79,15 +84,47 @@ class Machine:
         self.world.lose_power(self)
 
     def pause(self) -> None:
-        if self.life is not None and self.life.frozen is None:
+        if self.life is not None and not self.life.is_paused:
             self.world.trace(f"{self.name} pauses")
-            self.life.frozen = []
+            self.life.is_paused = True
+            self.life.freeze()
 
     def resume(self) -> None:
-        if self.life is not None and self.life.frozen is not None:
+        if self.life is not None and self.life.is_paused:
             self.world.trace(f"{self.name} resumes")
+            self.life.is_paused = False
             self.life.resumed_s = self.world.loop.time()
-            self.world.loop.thaw(self.life)
+            self.life.thaw()
+
+    def damage(self, path: Path) -> None:
+        """A bit flips at rest, in a byte that the file needs."""
+        self.world.has_damage = True
+        position = self.world.rng.choice(needed_bytes(self.storage, path))
+        self.world.trace(f"{self.name}: {path.name} is damaged at byte {position}")
+        self.rot.append(self.storage.rot(path, position, self.world.rng.randrange(8)))
+
+    def restore_files(self) -> None:
+        """What an operator does who has a backup."""
+        for repair in self.rot:
+            repair()
+        self.rot.clear()
+
+    def _named(self, path: Path) -> None:
+        if self.life is not None:
+            self.world.housekeeping.named(self.life, path)
+
+
+class Busy(RaftState):
+    """The shipped state on a machine that may be slow, and that chokes on what is poisoned."""
+
+    def apply(self, entry: bytes, index: int) -> object:
+        life = BEING.get()
+        assert isinstance(life, Life)
+        if POISON in entry:
+            raise RuntimeError("poison")
+        if life.node.pace.apply_s:
+            life.spend(life.node.pace.apply_s)
+        return super().apply(entry, index)
 
 
 class Life:
@@ -99,6 +136,8 @@ class Life:
         self.clock = machine.clock
         self.frozen: list[asyncio.Handle] | None = None
         self.is_over = False
+        self.is_paused = False
+        self.is_busy = False
         self.resumed_s = 0.0
         self.is_started = False
         self.probe: Probe | None = None
@@ -111,9 +150,7 @@ class Life:
 
     def _make_raft(self) -> RaftState:
         config = replace(self.node.config, on_fatal=self._on_fatal)
-        raft = RaftState(
-            config, self.node.clock, self.node.name, partial(Consensus, host=self.host)
-        )
+        raft = Busy(config, self.node.clock, self.node.name, partial(Consensus, host=self.host))
         self.consensus = raft.consensus
         raft.on_effects(self._applied)
         raft.on_restored(self._restored)
@@ -130,6 +167,7 @@ class Life:
     def end(self) -> None:
         """The process is gone, whatever it was doing."""
         self.moved()
+        self.node.clock.spent_s = 0.0
         self.node.world.loop.thaw(self)  # so that its tasks can come to their ends
         self.is_over = True
         self._start.cancel()
@@ -143,6 +181,35 @@ class Life:
         if self.probe is None:
             self.probe = Probe.into(self.consensus)
         self.node.world.moved(self)
+        if self.node.clock.spent_s and not self.is_busy:
+            self._work_off()
+
+    # Time that a node has no time for anything else -----------------------------------------------
+
+    def spend(self, seconds: float) -> None:
+        """The callback that runs now takes so much longer."""
+        self.node.clock.spent_s += seconds
+
+    def _work_off(self) -> None:
+        """The world goes on until it is as late as the node believes."""
+        self.node.world.housekeeping.turn_took(self, self.node.clock.spent_s)
+        self.is_busy = True
+        self.freeze()
+        loop = self.node.world.loop
+        loop.call_later(self.node.clock.spent_s, self._is_done, context=NOBODY)
+
+    def _is_done(self) -> None:
+        if not self.is_over:
+            self.is_busy, self.node.clock.spent_s = False, 0.0
+            self.thaw()
+
+    def freeze(self) -> None:
+        if self.frozen is None:
+            self.frozen = []
+
+    def thaw(self) -> None:
+        if not self.is_paused and not self.is_busy:
+            self.node.world.loop.thaw(self)
 
     # What happens inside -----------------------------------------------------------------------
 

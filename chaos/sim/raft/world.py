@@ -22,6 +22,7 @@ from chaos.sim.loop import StuckError
 from chaos.sim.raft.clients import Users
 from chaos.sim.raft.clocks import SimSurroundings
 from chaos.sim.raft.digests import Digests
+from chaos.sim.raft.housekeeping import Housekeeping
 from chaos.sim.raft.invariants import Invariants
 from chaos.sim.raft.loop import NodeLoop
 from chaos.sim.raft.nemesis import Nemesis
@@ -41,11 +42,15 @@ EQUAL_WITHIN_S = 20.0
 ORDERED = (
     "the journal's disk hangs",
     "no snapshot:",
-    "asking for it again",
-    "starting from",
     "is full: no entries are taken",
     "stepping down, as the disk is full",
     "no room for snapshot",
+)
+ORDERED_BY_DAMAGE = (
+    "asking for it again",
+    "starting from",
+    "taking a new one",
+    "no snapshot to send",
 )
 
 
@@ -118,6 +123,8 @@ class World:
         self.size = count
         self.invariants = Invariants(self, everybody)
         self.invariants.members = members
+        self.housekeeping = Housekeeping(self)
+        self.has_damage = False  # some file was damaged at rest, or something on its way
         self.digests = Digests(self)
         self.users = Users(self)
         self.settings = self._choose_settings(disabled)
@@ -167,6 +174,7 @@ class World:
         if self.echo:
             self.trace(f"  {life.id} > {peer} {message}")
         self.invariants.on_sent(life, peer, message)
+        self.housekeeping.on_sent(life, peer, message)
         for overhear in list(self.eavesdroppers):
             overhear(life, peer, message)
 
@@ -176,6 +184,7 @@ class World:
     def moved(self, life: Life) -> None:
         """A node did something."""
         self.invariants.look(life)
+        self.housekeeping.look(life)
         self.digests.look(life)
         self.users.verify()
         if life.probe is not None and life.probe.waiting > self.waiting_max:
@@ -186,11 +195,13 @@ class World:
         self.users.committed(index, content)
 
     def start_refused(self, life: Life, reason: str) -> None:
-        if "No space left" not in reason:  # a disk is full by order only
+        machine = life.node
+        if "No space left" not in reason and not machine.rot:  # both by order only
             self.fail(f"{life.id} refuses to start: {reason}")
             return
-        self.trace(f"{life.node.name} refuses to start: {reason}")
-        self._start_again(life.node)
+        self.trace(f"{machine.name} refuses to start: {reason}")
+        self.loop.call_soon(machine.restore_files)
+        self._start_again(machine)
 
     def node_died(self, life: Life, reason: str) -> None:
         """The product stopped itself; by order, or as something is badly wrong."""
@@ -214,6 +225,12 @@ class World:
         self._owned = [one for one in self._owned if not one.done()] + [task]
 
     # What parts ask ------------------------------------------------------------------------
+
+    def has_ordered(self, message: str) -> bool:
+        """Whether the product may log this as an error."""
+        phrases = ORDERED + (ORDERED_BY_DAMAGE if self.has_damage else ())
+        phrases += ("the machine raised",) if self.users.poisoned else ()
+        return any(phrase in message for phrase in phrases)
 
     def open_storage(self, node_id: str) -> MemoryStorage:
         return MemoryStorage()
@@ -330,7 +347,7 @@ class World:
         """Nobody was caught cheating: these can only move if somebody broke a rule."""
         errors = life.probe.errors() if life.probe is not None else {}
         for name in ("ack_withdrawn", "ack_of_the_future", "two_leaders", "machine_raised"):
-            if errors.get(name):
+            if errors.get(name) and not (name == "machine_raised" and self.users.poisoned):
                 self.fail(f"{life.id} counted {name} {errors[name]} times")
 
     async def run_or_fail(self, seconds: float) -> None:
@@ -357,7 +374,7 @@ class _LoudLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
-        if record.levelno < logging.ERROR or any(one in message for one in ORDERED):
+        if record.levelno < logging.ERROR or self._world.has_ordered(message):
             self._world.trace(f"logged: {message}")
             return
         error = record.exc_info[1] if record.exc_info else None

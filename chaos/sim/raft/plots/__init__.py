@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from chaos.sim.raft.plots.damage import Damage
 from chaos.sim.raft.plots.disks import Disks
 from chaos.sim.raft.plots.elections import Elections
+from chaos.sim.raft.plots.load import Load
 from chaos.sim.raft.plots.logs import Logs
 from chaos.sim.raft.plots.members import Members
 from chaos.sim.raft.plots.snapshots import Snapshots
@@ -20,7 +22,7 @@ from chaos.sim.raft.plots.stage import GiveUp, Plot, Stage
 if TYPE_CHECKING:
     from chaos.sim.raft.world import World
 
-THEMES: tuple[type[Stage], ...] = (Logs, Elections, Snapshots, Disks)
+THEMES: tuple[type[Stage], ...] = (Logs, Elections, Snapshots, Disks, Damage, Load)
 
 
 class Plots:

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from chaos.sim.raft.plots.stage import GiveUp, Plot, Stage
+
+if TYPE_CHECKING:
+    from chaos.sim.raft.node import Machine
 
 
 class Snapshots(Stage):
     def plots(self) -> tuple[Plot, ...]:
         if self.world.size < 3:
             return ()
-        return (self.old_snapshot, self.quorum_installs, self.torn_stream)
+        return (
+            self.old_snapshot,
+            self.quorum_installs,
+            self.torn_stream,
+            self.long_transfer,
+            self.outrun_log,
+            self.restarted_rival,
+        )
 
     async def old_snapshot(self) -> None:
         """A5: a snapshot is still being checked when a new leader sends the log itself."""
@@ -64,3 +75,61 @@ class Snapshots(Stage):
                 await self.snapshot(leader)
             else:
                 self.fabric.reset_between(leader.id, follower.id)
+
+    async def long_transfer(self) -> None:
+        """C5: newer snapshots are taken while one is on its way over a slow line."""
+        self.need(3)
+        leader = await self.leader()
+        follower = self.others(leader.node)[0]
+        await self.lag(leader, follower, 0.3)
+        before_s, self.fabric.base_s = self.fabric.base_s, (0.03, 0.06)
+        try:
+            await self.until(lambda: not self.fabric.cuts)
+            for _ in range(self.rng.randint(3, 6)):
+                await self.commit(leader, 4)
+                await self.snapshot(leader)
+        finally:
+            self.fabric.base_s = before_s
+
+    async def outrun_log(self) -> None:
+        """B3: power goes when a received snapshot is on the disk and the log does not know yet."""
+        self.need(3)
+        leader = await self.leader()
+        follower = self.others(leader.node)[0]
+        await self.lag(leader, follower, 0.3)
+        follower.pace.hangs = True
+        try:
+            installed = self.installs_of(follower)
+            await self.until(lambda: self.installs_of(follower) > installed)
+        finally:
+            follower.power_off()
+            follower.pace.hangs = False
+            follower.start()
+        await asyncio.sleep(0.5)
+
+    def installs_of(self, machine: Machine) -> int:
+        """0 for a node that is down."""
+        status = machine.life.consensus.status() if machine.life is not None else {}
+        count = status.get("snapshots_installed", 0)
+        return count if isinstance(count, int) else 0
+
+    async def restarted_rival(self) -> None:
+        """A5: a deposed leader restarts with a tail nobody has. It knows little to be committed, so
+        it gets a snapshot that its log goes beyond, and must not claim more than that."""
+        self.need(3)
+        old = await self.leader()
+        rest = self.others(old.node)
+        await self.commit(old, self.rng.choice((20, 60)))
+        await asyncio.sleep(0.2)
+        for machine in rest:
+            if machine.life is not None:
+                self.nemesis.snapshot_at(machine.life)
+        await asyncio.sleep(0.1)
+        self.sever(old.node, rest, 1.5)
+        self.world.users.flood(old, self.rng.choice((5, 30)))
+        await asyncio.sleep(0.3)
+        old.node.kill()
+        await self.leader(but=old.node, after=old.raft.epoch)
+        old.node.start()
+        await self.until(lambda: not self.fabric.cuts)
+        await asyncio.sleep(0.5)
