@@ -17,6 +17,7 @@ from typing import Self
 from aiohttp import web
 
 from cluster.actors.archivist import Archivist
+from cluster.actors.clockwatch import ClockWatch
 from cluster.actors.desk import WorkerDesk
 from cluster.actors.detector import Detector
 from cluster.actors.dispatcher import Dispatcher
@@ -30,7 +31,8 @@ from cluster.actors.supervisor import Supervisor
 from cluster.actors.timekeeper import Timekeeper
 from cluster.actors.waiters import Waiters
 from cluster.api.app import build_app
-from cluster.clock import Clock, SystemClock
+from cluster.api.peerclock import PeerClockClient
+from cluster.clock import Clock, GuardedClock, SystemClock, elapsed_ms
 from cluster.consensus import (
     ConsensusConfig,
     ConsensusStartError,
@@ -63,6 +65,11 @@ def release() -> str:
         return "dev"
 
 
+def releases() -> str:
+    """What schedules are computed with: other releases may plan other instants."""
+    return ", ".join(f"{name} {version(name)}" for name in ("tzdata", "croniter"))
+
+
 def _require_free(address: str, flag: str) -> None:
     """Raises NodeStartError when another program has the address."""
     host, port = parse_address(address, flag)
@@ -84,7 +91,11 @@ class Node:
 
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
         self.settings = settings
-        self.clock = clock or SystemClock()
+        self.clock = GuardedClock(
+            clock or SystemClock(),
+            round(settings.clock_jump_seconds * 1000),
+            elapsed_ms if clock is None else clock.monotonic_ms,
+        )
         self._runner: web.AppRunner | None = None
         self._stopping: set[asyncio.Task[None]] = set()
         self._started = False
@@ -99,13 +110,20 @@ class Node:
     def _build(self) -> None:
         settings, clock = self.settings, self.clock
         retention_ms = settings.history_retention_days * DAY_MS
-        self.history = History.open(settings.data / "history.sqlite", retention_ms)
+        self.history = History.open(settings.data / "history.sqlite", retention_ms, clock)
         self.raft = RaftState(self._consensus_config(), clock, settings.advertise_http)
         self.ready_queues = ReadyQueues()
         self.metrics = Metrics(lambda: self.raft.state, self._gauges)
         self.raft.on_effects(lambda effects, _: self.ready_queues.feed(effects))
         self.raft.on_effects(lambda effects, _: self.metrics.feed(effects))
         self.raft.before_restored(self.ready_queues.prepare)
+        self.peer_clocks = PeerClockClient()
+        self.clocks = ClockWatch(self.raft, clock, self.peer_clocks.ask, releases(), release())
+        self.watches = Supervisor([self.clocks], lambda actor: log.critical("%s is off", actor))
+        self.metrics.add_gauges(self.clocks.gauges)
+        self.metrics.add_gauge(
+            "clock_skew_seconds", "Another member's wall clock, ahead", "peer", self.clocks.skews_s
+        )
         self.archivist = Archivist(self.raft, self.history)
         self.proposer = Proposer(self.raft)
         self.live = LiveBoard(self.raft)
@@ -127,6 +145,7 @@ class Node:
             self.live,
             self.history,
             self.metrics,
+            self.clocks,
         )
 
     def _leader_duties(self, ttl_ms: int) -> Supervisor:
@@ -241,6 +260,7 @@ class Node:
             await self._abandon()
             raise
         self._started = True
+        self.watches.start()
         try:
             await self._serve()
         except NodeStartError:
@@ -292,6 +312,8 @@ class Node:
         if self._runner is not None:
             await self._runner.cleanup()
         await self.leader_duties.stopped()
+        await self.watches.stopped()
+        await self.peer_clocks.close()
         await asyncio.gather(*self._stopping, return_exceptions=True)
         await self.raft.consensus.stop()
         await self.history.close()

@@ -26,6 +26,7 @@ from cluster.machine.state import State
 log = logging.getLogger("quorate.raft")
 
 JOIN_POLL_S = 0.01
+EPOCH_RETRY_S = 0.02
 
 EffectsListener = Callable[[Effects, int], None]
 BatchCallback = Callable[[Outcome, Any], None]
@@ -63,6 +64,7 @@ class RaftState:
         self._preparing: list[Callable[[State], Callable[[], None]]] = []
         self._leadership: list[Callable[[bool], None]] = []
         self._leader_listeners: list[Callable[[str | None], None]] = []
+        self._epoch_gates: list[Callable[[], bool]] = []
         self._truncate_gates: list[Callable[[int], Awaitable[None]]] = []
         self._leader_known = asyncio.Event()
         self.consensus = make_consensus(config, self, self._on_role)
@@ -90,6 +92,11 @@ class RaftState:
         """Called on every node when another one leads than before, or none, with the base URL of
         the leader's API if that is known."""
         self._leader_listeners.append(listener)
+
+    def hold_epoch(self, gate: Callable[[], bool]) -> None:
+        """As long as `gate()` is false this node, elected, does not lead yet: no time is stamped
+        into the log."""
+        self._epoch_gates.append(gate)
 
     def before_truncation(self, gate: Callable[[int], Awaitable[None]]) -> None:
         """`gate(index)` must return before the log up to `index` may be dropped."""
@@ -164,6 +171,9 @@ class RaftState:
 
     def _open_epoch(self, term: int) -> None:
         """An empty batch of the new term: once applied, this replica holds all that was acked."""
+        if not all(gate() for gate in self._epoch_gates):
+            asyncio.get_running_loop().call_later(EPOCH_RETRY_S, self._reopen_epoch, term)
+            return
 
         def opened(outcome: Outcome, results: object) -> None:
             if outcome is Outcome.APPLIED and self.epoch == term:
@@ -172,9 +182,13 @@ class RaftState:
                 for listener in self._leadership:
                     listener(True)
             elif self.epoch == term and self.consensus.role is Role.LEADER:
-                asyncio.get_running_loop().call_later(0.02, self._open_epoch, term)
+                asyncio.get_running_loop().call_later(EPOCH_RETRY_S, self._reopen_epoch, term)
 
         self.propose_raw([], opened)
+
+    def _reopen_epoch(self, term: int) -> None:
+        if self.epoch == term and self.consensus.role is Role.LEADER:
+            self._open_epoch(term)
 
     def _resign(self) -> None:
         if self.is_leader:
@@ -253,6 +267,10 @@ class RaftState:
 
         Raises ReadError at the latest after `timeout_ms`."""
         return await self.consensus.read_index(timeout_ms)
+
+    def voters(self) -> tuple[str, ...]:
+        """The members that vote, as far as this node knows."""
+        return self.consensus.members().voters
 
     @property
     def members_epoch(self) -> int:

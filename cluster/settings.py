@@ -118,6 +118,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(ge=0, le=LONG_SECONDS),
         _help("missed runs of a schedule older than this are not made up for"),
     ] = 300.0
+    clock_jump_seconds: Annotated[
+        float,
+        Meta(ge=0.5, le=86_400),
+        _help("a wall clock that jumps further, or is further off a majority's, is not followed"),
+    ] = 10.0
     drain_seconds: Annotated[
         float, Meta(ge=0, le=3600), _help("time that a stopping node gives requests in flight")
     ] = 5.0

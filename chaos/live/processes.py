@@ -23,6 +23,7 @@ import aiohttp
 
 ROOT = Path(__file__).resolve().parents[2]
 STOP_S = 10.0
+NODE = ROOT / "node.py"
 
 
 def free_ports(count: int) -> list[int]:
@@ -115,14 +116,14 @@ class NodeChild(Child):
 
     def __init__(
         self, number: int, place: Place, peers: Sequence[str], folder: Path,
-        flags: Sequence[str], env: Mapping[str, str],
+        flags: Sequence[str], env: Mapping[str, str], program: Path = NODE,
     ) -> None:  # fmt: skip
         raft, http = place.raft, place.http
         self.raft = raft
         self.http = http
         self.url = f"http://{http}"
         self.data = folder / f"n{number}"
-        argv = [*place.prefix, sys.executable, str(ROOT / "node.py")]
+        argv = [*place.prefix, sys.executable, str(program)]
         argv += ["--listen", raft, "--http", http]
         argv += ["--data", str(self.data), "--name", f"n{number}", *flags]
         if len(peers) > 1:
@@ -141,14 +142,15 @@ class LocalCluster:
         env: Mapping[str, str] | None = None,
         http_ports: Sequence[int] = (),
         places: Sequence[Place] = (),
+        program: Path = NODE,
     ) -> None:
-        """`places` for nodes that are not on loopback."""
+        """`places` for nodes that are not on loopback; `program` for nodes that are embedded."""
         places = places or loopback_places(nodes, http_ports)
         rafts = [place.raft for place in places]
         self.folder = folder
         self._env = dict(env or {})
         self.nodes = [
-            NodeChild(i + 1, place, rafts, folder, flags, self._env)
+            NodeChild(i + 1, place, rafts, folder, flags, self._env, program)
             for i, place in enumerate(places)
         ]
         self.workers: list[Child] = []

@@ -17,6 +17,7 @@ from cluster.consensus import (
     TransferError,
 )
 from cluster.consensus.interface import ReplicatedMachine, RoleCallback
+from cluster.consensus.members import Members, first_members
 
 PROPOSAL_TIMEOUT_S = 10.0
 EXPIRE_CHECK_S = 0.5
@@ -241,6 +242,9 @@ class SimConsensus:
             PeerStatus(peer, peer not in self._ledger.isolated, {"http": peer}, 0, 0.0)
             for peer in self._config.peers
         ]
+
+    def members(self) -> Members:
+        return first_members([self.node_id, *self._config.peers])
 
     async def transfer_leadership(self, target: str | None, timeout_ms: int) -> str:
         others = [m.node_id for m in self._ledger.connected() if m is not self]

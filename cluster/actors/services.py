@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from cluster.actors.clockwatch import ClockWatch
     from cluster.actors.desk import WorkerDesk
     from cluster.actors.live import LiveBoard
     from cluster.actors.polls import PollDesk
@@ -97,4 +98,5 @@ class Services:
     live: LiveBoard
     history: History
     metrics: Metrics
+    clocks: ClockWatch
     draining: bool = False

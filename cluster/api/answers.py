@@ -266,6 +266,9 @@ class Member(Struct):
     match_index: int | None  # only the leader knows it of others
     last_contact_ms: float | None
     standing: str = "voter"  # or joining (becomes a voter), learner, none (not a member)
+    version: str | None = None
+    releases: str | None = None  # what its plans of schedules are computed with
+    clock_skew_seconds: float | None = None  # how far its wall clock is ahead of the asked node's
 
 
 class ClusterAnswer(Struct):
@@ -282,7 +285,40 @@ class ClusterAnswer(Struct):
     commit_index: int
     digest: str
     members: list[Member]
+    warnings: list[str]
     consensus: dict[str, Any]
+
+
+class PeerClockAnswer(Struct):
+    """Another member's clock as the asked node knows it. `skew_seconds`: how far it is ahead."""
+
+    id: str
+    skew_seconds: float
+    round_trip_ms: int
+    age_seconds: float
+    refused: bool
+    version: str
+    releases: str
+
+
+class ClockStatusAnswer(Struct):
+    """`now` is the time that the asked node runs at: that of its wall clock, unless this is
+    `refused`. `standing`: majority (the clocks agree), alone (nobody to compare with), unconfirmed
+    (no majority agrees), refused, or accepted (by an operator, against the majority)."""
+
+    node_id: str
+    standing: Literal["majority", "alone", "unconfirmed", "refused", "accepted"]
+    refused: bool
+    wall: Time | None
+    now: Time | None
+    replicated: Time | None
+    off_seconds: float
+    bound_seconds: float
+    replicated_ahead_seconds: float
+    version: str
+    releases: str
+    peers: list[PeerClockAnswer]
+    warnings: list[str]
 
 
 class MembersAnswer(Struct):
@@ -299,3 +335,4 @@ class TransferAnswer(Struct):
 class HealthAnswer(Struct, omit_defaults=True):
     status: str
     checks: dict[str, bool] | None = None
+    warnings: list[str] | None = None

@@ -17,6 +17,7 @@ from cluster.actors.services import Services
 from cluster.api import (
     batch,
     bulk,
+    clock,
     cluster,
     dlq,
     docs,
@@ -48,6 +49,7 @@ TABLE: tuple[Endpoint, ...] = (
     *worker_stream.routes,
     *workers.routes,
     *cluster.routes,
+    *clock.routes,
     *members.routes,
     *stats.routes,
     *health.routes,

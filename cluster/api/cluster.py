@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import msgspec
-
-from cluster.api.answers import ClusterAnswer, Member, TransferAnswer
+from cluster.api.answers import ClusterAnswer, TransferAnswer
 from cluster.api.errors import ProblemError
+from cluster.api.members import members_of
 from cluster.api.models import TransferRequest
 from cluster.api.routing import Call, Consistency, Query, ReadQuery, Routes
 from cluster.consensus import TransferError
@@ -45,7 +44,8 @@ async def get_cluster(call: Call[None, ClusterQuery]) -> ClusterAnswer:
         applied_index=raft.applied_index,
         commit_index=raft.commit_index,
         digest=status["digest"],
-        members=[msgspec.convert(member, Member) for member in status["members"]],
+        members=members_of(call.services),
+        warnings=call.services.clocks.warnings(),
         consensus={name: value for name, value in status.items() if name not in _SHOWN_APART},
     )
 

@@ -11,7 +11,8 @@ routes = Routes("health")
 
 
 class ReadyQuery(Query, forbid_unknown_fields=True, frozen=True):
-    """`verbose`, with or without a value, lists the checks."""
+    """`verbose`, with or without a value, lists the checks, and warnings that are no reason to stay
+    away."""
 
     verbose: str | None = None
 
@@ -45,4 +46,6 @@ async def readyz(call: Call[None, ReadyQuery]) -> HealthAnswer:
     failing = [name for name, passed in checks.items() if not passed]
     if failing:
         raise ProblemError("not_ready", "failing: " + ", ".join(failing))
-    return HealthAnswer("ok", checks if call.query.verbose is not None else None)
+    if call.query.verbose is None:
+        return HealthAnswer("ok")
+    return HealthAnswer("ok", checks, call.services.clocks.warnings())

@@ -34,9 +34,23 @@ _CODES = {
 
 
 def _answer(services: Services) -> MembersAnswer:
-    raft = services.raft
-    rows = [msgspec.convert(member, Member) for member in raft.status()["members"]]
-    return MembersAnswer(raft.members_epoch, sorted(rows, key=lambda row: row.id))
+    rows = sorted(members_of(services), key=lambda row: row.id)
+    return MembersAnswer(services.raft.members_epoch, rows)
+
+
+def members_of(services: Services) -> list[Member]:
+    """The members as this node sees them, with what they told about their clocks."""
+    clocks = services.clocks
+    rows = [msgspec.convert(member, Member) for member in services.raft.status()["members"]]
+    skews_s = clocks.skews_s()
+    for row in rows:
+        known = clocks.peers.get(row.id)
+        if row.id == services.raft.node_id:
+            row.version, row.releases, row.clock_skew_seconds = clocks.version, clocks.releases, 0.0
+        elif known is not None:
+            row.version, row.releases = known.answer.version, known.answer.releases
+            row.clock_skew_seconds = skews_s[row.id]
+    return rows
 
 
 def _refusal(services: Services, error: MembershipError) -> Exception:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
@@ -26,7 +26,7 @@ from cluster.machine.state import State
 
 BUCKETS_MS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 60_000, 600_000)
 
-Samples = Callable[[], dict[str, float]]
+Samples = Callable[[], Mapping[str, float]]
 
 
 class HistogramMs:
@@ -62,6 +62,8 @@ class Metrics(Collector):
         self._duration = HistogramMs()
         self._wait = HistogramMs()
         self._reads: Counter[str] = Counter()
+        self._plain: list[Samples] = []
+        self._labelled: list[tuple[str, str, str, Samples]] = []
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -79,6 +81,14 @@ class Metrics(Collector):
         """A request that read replicated state was answered at this node."""
         self._reads[level] += 1
 
+    def add_gauges(self, samples: Samples) -> None:
+        """Gauges under the names that `samples` gives them."""
+        self._plain.append(samples)
+
+    def add_gauge(self, name: str, help_text: str, label: str, samples: Samples) -> None:
+        """A gauge with one label; `samples` gives a number for each of the label's values."""
+        self._labelled.append((name, help_text, label, samples))
+
     def render(self) -> bytes:
         """Prometheus text format."""
         return generate_latest(self._registry)
@@ -94,6 +104,14 @@ class Metrics(Collector):
         yield reads
         yield self._duration.family("job_duration_seconds", "Execution time of ended attempts")
         yield self._wait.family("job_queue_wait_seconds", "From due to assigned")
+        for plain in self._plain:
+            for name, value in plain().items():
+                yield GaugeMetricFamily(name, f"This node's {name}", value)
+        for name, help_text, label, samples in self._labelled:
+            gauge = GaugeMetricFamily(name, help_text, labels=[label])
+            for which, value in sorted(samples().items()):
+                gauge.add_metric([which], value)
+            yield gauge
         for name, value in self._node_gauges().items():
             yield GaugeMetricFamily(f"quorate_{name}", f"This node's {name}", value)
 

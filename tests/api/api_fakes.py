@@ -15,16 +15,18 @@ import msgspec
 from aiohttp.test_utils import TestClient, TestServer
 
 from cluster.actors.archivist import Archivist
+from cluster.actors.clockwatch import AskError, ClockWatch
 from cluster.actors.desk import WorkerDesk
 from cluster.actors.dispatcher import Dispatcher
 from cluster.actors.live import LiveBoard
+from cluster.actors.peerclocks import ClockAnswer
 from cluster.actors.polls import PollDesk
 from cluster.actors.proposer import Proposer
 from cluster.actors.services import Assignment, AttemptError, Services
 from cluster.actors.supervisor import Supervisor
 from cluster.actors.waiters import Waiters
 from cluster.api import build_app
-from cluster.clock import ManualClock
+from cluster.clock import GuardedClock, ManualClock
 from cluster.consensus import Outcome, ReadError, ReadFailure, TransferError
 from cluster.history import History
 from cluster.machine.apply import apply
@@ -80,6 +82,11 @@ class FakeRaft:
         self._leader_listeners.append(listener)
 
     def before_truncation(self, gate: Any) -> None: ...
+
+    def hold_epoch(self, gate: Any) -> None: ...
+
+    def voters(self) -> tuple[str, ...]:
+        return (self.node_id,)
 
     def propose_raw(self, commands: list[msgspec.Raw], callback: Any) -> None:
         entry = msgspec.msgpack.encode((self.epoch, self._clock.now_ms(), commands))
@@ -169,6 +176,10 @@ class FakeRaft:
         }
 
 
+async def nobody_answers(base_url: str) -> ClockAnswer:
+    raise AskError("this node has no peers")
+
+
 class FakeNode:
     """One node's services and its HTTP application."""
 
@@ -189,9 +200,11 @@ class FakeNode:
         self.polls = PollDesk(raft, self.desk, self.clock, 10_000)
         dispatcher = Dispatcher(raft, self.proposer, self.desk, self.ready)
         self.duties = Supervisor([dispatcher], lambda name: None)
+        self.guarded = GuardedClock(self.clock, 10_000)
+        self.clocks = ClockWatch(raft, self.guarded, nobody_answers, "tzdata 1", "1.0")
         self.services = Services(
-            self.settings, self.clock, raft, self.proposer, self.desk, self.polls, self.waiters,
-            self.live, self.history, self.metrics,
+            self.settings, self.guarded, raft, self.proposer, self.desk, self.polls, self.waiters,
+            self.live, self.history, self.metrics, self.clocks,
         )  # fmt: skip
         self.app = build_app(self.services)
 

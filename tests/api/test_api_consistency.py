@@ -10,6 +10,7 @@ from cluster.consensus import ReadFailure
 
 LEVELS = ["stale", "leader", "linearizable"]
 LOCAL = {"/livez", "/readyz", "/metrics", "/docs", "/docs/{file}", "/openapi.json"}
+LOCAL |= {"/v1/cluster/clock/reading"}
 T = {"name": "t"}
 
 
