@@ -36,6 +36,7 @@ from .parts import Parts
 from .pin import now
 from .proposals import Proposals
 from .reads import Reads
+from .refusals import ENDS, PERHAPS
 from .replicator import Replicator
 from .roster import Roster
 from .sanity import absurdity_of
@@ -257,7 +258,7 @@ class Core:
         """Why the network must not talk with a node, or "" (A7, wiped disks)."""
         if not self.guards.on("a7_folder"):
             return ""
-        return self.roster.at(self.engine.applied_index()).refusal(node_id, folder)
+        return self.roster.refusal(self.engine.applied_index(), node_id, folder)
 
     def _note_stall(self) -> None:
         at = now()
@@ -314,16 +315,12 @@ class Core:
 
     def _on_refused(self, event: Refused) -> None:
         """A member that knows better says that this node must not go on."""
-        if event.reason == "removed":
-            self.fail(
-                f"{event.peer} says that this node was removed from the cluster; to add it again, "
-                "start it with an empty data folder and --join"
-            )
-        elif event.reason == "other_folder":
-            self.fail(
-                f"{event.peer} knows this node with another data folder: what it has promised is "
-                "lost; restore that folder, or remove this node from the cluster and add it again"
-            )
+        folder = self.network.folder(self.config.node_id)
+        behind = self.roster.expects_this(folder, joins=self.config.join)
+        if event.reason == "other_folder" and behind:
+            logger.warning("%s knows this node with another data folder; %s", event.peer, PERHAPS)
+        elif event.reason in ENDS:
+            self.fail(ENDS[event.reason].format(event.peer))
 
     def _dispatch(self, peer: str, message: Message, blob: bytes) -> None:
         if isinstance(message, Append):

@@ -208,6 +208,9 @@ class Mesh:
             link = self._links.get(peer)
             if link is not None:
                 link.refuse(self.vet(peer, self.folder(peer)) or "not_a_member")
+        for peer, link in list(self._links.items()):  # what was in order may not be any more
+            if refusal := self.vet(peer, self.folder(peer)):
+                link.refuse(refusal)
         for peer in peers:
             if peer not in self._peers and peer != self.node_id:
                 self._peers[peer] = (

@@ -32,6 +32,20 @@ WORDS = {
     "wrong_certificate": "its certificate is for another node",
 }
 
+# What a node is told by a member that knows better, and why it must not go on.
+ENDS = {
+    "removed": (
+        "{} says that this node was removed from the cluster; to add it again, start it with an "
+        "empty data folder and --join"
+    ),
+    "other_folder": (
+        "{} knows this node with another data folder: what it has promised is lost; restore that "
+        "folder, or remove this node from the cluster and add it again"
+    ),
+}
+PERHAPS = (
+    "it is behind, or the lost folder must be removed from the cluster before this one is added"
+)
 
 OFTEN_HARMLESS = {"hung_up": 8}  # two nodes that dial each other at once, a node that just stops
 

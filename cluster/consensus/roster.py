@@ -46,6 +46,28 @@ class Roster:
         """The configuration as of an applied entry."""
         return next(members for at, members in reversed(self._log) if at <= index)
 
+    def refusal(self, applied: int, node_id: str, folder: str) -> str:
+        """Why a node with this data folder must not be talked with, or "".
+
+        Whose folder is whose holds from its place in the log, as all of a configuration does: a
+        node that has just started has applied nothing, and must not count a wiped disk meanwhile.
+        Only what is applied is said to be so for good; the rest is in doubt, and tried again.
+        """
+        settled = self.at(applied).refusal(node_id, folder)
+        if settled == "removed":
+            return settled
+        if self.current.find(node_id) is None:  # its removal may yet be taken back
+            return "folder_in_doubt" if settled else ""
+        latest = self.current.refusal(node_id, folder)
+        if latest in ("", settled):
+            return latest
+        return "folder_in_doubt"
+
+    def expects_this(self, folder: str, *, joins: bool) -> bool:
+        """This node is to be added with this folder, or was: who knows it otherwise is behind."""
+        own = self.current.find(self._node_id)
+        return joins if own is None or not own.folder else own.folder == folder
+
     # The log moves --------------------------------------------------------------------------
 
     def appended(self, index: int, members: Members) -> None:

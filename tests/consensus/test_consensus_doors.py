@@ -30,7 +30,7 @@ from cluster.consensus import ConsensusConfig, ConsensusStartError
 from cluster.consensus.counters import Counters
 from cluster.consensus.handshake import GREETING_BYTES, MAGIC, PROOF_BYTES, Handshake
 from cluster.consensus.listener import Listener, is_loopback
-from cluster.consensus.mesh import Mesh
+from cluster.consensus.mesh import Mesh, Refused
 from cluster.consensus.resolver import Resolver
 from cluster.consensus.strangers import STRANGERS_MAX, WaitingRoom, source_of
 from cluster.consensus.wire import FRAME, PROTOCOL, Hello, encode_frame
@@ -338,6 +338,18 @@ async def test_a_hello_that_does_not_fit_is_refused(changes: dict[str, Any], rea
         assert (reason.encode() in said) is (reason == "removed") is bool(said)
         assert mesh.counters.dropped[reason] == 1
         assert not mesh.inbox
+
+
+async def test_a_link_ends_when_its_folder_turns_out_to_be_another() -> None:
+    """It was made before this node knew; who is on the other side has lost its disk."""
+    a, b = free_addresses(2)
+    one, other = make_mesh(a, b), make_mesh(b, a)
+    async with started(one, other):
+        await linked(one, other)
+        one.vet = lambda node_id, folder: "other_folder"
+        one.set_peers((b,))
+        await until(lambda: any(isinstance(event, Refused) for event in other.inbox))
+        assert not one.epoch(b)
 
 
 async def test_a_frame_before_the_hello_is_refused() -> None:

@@ -26,6 +26,7 @@ from cluster.consensus.members import (
     promoting,
     removing,
 )
+from cluster.consensus.mesh import Refused
 from cluster.consensus.roster import Roster
 from cluster.consensus.wire import Append, PreVote, PreVoteReply, RequestVote, VoteReply
 
@@ -255,6 +256,58 @@ def test_a7_a_member_with_another_folder_is_not_let_in(make: MakeWorld, guarded:
     world.acknowledge("b:1", world.journal.last_index)
     assert world.core.vet("b:1", "fb") == world.core.vet("c:1", "new") == ""
     assert (world.core.vet("b:1", "wiped") == "other_folder") is guarded
+
+
+BOUND = binding(ABC, {"a:1": "fa", "b:1": "fb", "c:1": "fc"})
+
+
+def a_log_of(*steps: Members) -> list[tuple[bytes, int, int]]:
+    return [(config_entry(members), index, 1) for index, members in enumerate(steps, 2)]
+
+
+def test_a7_a_wiped_disk_is_not_let_in_by_a_node_that_has_just_started(make: MakeWorld) -> None:
+    """Nothing is applied then; with the wiped one it would be a majority that forgot an entry."""
+    world = make(entries=a_log_of(BOUND), term=1)
+    assert world.engine.applied_index() == 1
+    assert world.core.vet("b:1", "fb") == ""
+    assert world.core.vet("b:1", "wiped") == "folder_in_doubt"  # tried again, not told to end
+    world.connect("c:1")
+    world.append("c:1", 1, (2, 1), commit=2)
+    assert world.core.vet("b:1", "wiped") == "other_folder"
+
+
+def test_a_node_that_comes_back_with_a_new_folder_is_let_in_by_the_log(make: MakeWorld) -> None:
+    gone = removing(BOUND, "b:1")
+    back = adding(gone, "b:1", "joining")
+    world = make(entries=a_log_of(BOUND), term=1)
+    world.connect("c:1")
+    world.append("c:1", 1, (2, 1), (config_entry(gone), 3, 1), commit=2)
+    assert world.core.vet("b:1", "fb") == ""  # the removal may be taken back
+    assert world.core.vet("b:1", "new") == "folder_in_doubt"
+    world.append("c:1", 1, (3, 1), (config_entry(back), 4, 1), commit=2)
+    assert world.core.vet("b:1", "new") == ""
+    assert world.core.vet("b:1", "fb") == "folder_in_doubt"
+    world.append("c:1", 1, (4, 1), commit=4)
+    assert world.core.vet("b:1", "new") == ""
+    assert world.core.vet("b:1", "fb") == "removed"
+
+
+@pytest.mark.parametrize("joins", [False, True])
+def test_who_is_to_be_added_does_not_end_because_somebody_is_behind(
+    make: MakeWorld, joins: bool
+) -> None:
+    world = make(join=joins)
+    world.network.folders = {"a:1": "new"}
+    world.network.inbox.append(Refused("b:1", "other_folder"))
+    world.run()
+    assert bool(world.fatal) is not joins
+    rebound = binding(removing(BOUND, "a:1"), {"b:1": "fb"})
+    rebound = binding(adding(rebound, "a:1", "voter"), {"a:1": "new"})
+    member = make(entries=a_log_of(BOUND, rebound), term=1)
+    member.network.folders = {"a:1": "new"}
+    member.network.inbox.append(Refused("b:1", "other_folder"))
+    member.run()
+    assert not member.fatal
 
 
 def test_the_leader_does_not_remove_itself_nor_the_majority(make: MakeWorld) -> None:
