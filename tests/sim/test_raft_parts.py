@@ -100,6 +100,22 @@ def test_a_reset_loses_what_is_in_flight_and_tells_both_sides() -> None:
     pair.loop.close()
 
 
+def test_a_link_whose_first_bytes_are_early_comes_up_once() -> None:
+    pair = Pair()
+    pair.fabric.base_s = (0.001, 0.1)
+    for _ in range(20):
+        before = [len(end.inbox) for end in pair.ends]
+        pair.fabric.reset_between("a:1", "b:1")
+        for _ in range(800):  # each speaks as soon as it can
+            run_for(pair.loop, 0.001)
+            pair.ends[0].send("b:1", HigherTerm(1))
+            pair.ends[1].send("a:1", HigherTerm(1))
+        for end, count in zip(pair.ends, before, strict=True):
+            news = [type(event) for event in list(end.inbox)[count:]]
+            assert news.count(Connected) == news.count(Disconnected) == 1
+    pair.loop.close()
+
+
 def operation(what: tuple[str, ...], answer: str) -> Operation:
     return Operation(1, 2, what, (answer,))
 

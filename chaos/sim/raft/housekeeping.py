@@ -175,8 +175,8 @@ class Housekeeping:
         config = life.node.config
         newest = life.consensus.status().get("snapshot_index", 0)
         first = probe.first_index
-        if not isinstance(newest, int) or first > before[5] or newest > probe.last_index:
-            return  # a snapshot took the place of the log
+        if not isinstance(newest, int) or newest > before[4]:
+            return  # one that was received took the place of the log
         kept = range(first + 1, newest + 1)
         if len(kept) >= config.trailing_entries:
             return

@@ -191,6 +191,8 @@ class End:
         if not self.is_open or link.gone:
             return
         old = self._links.get(peer)
+        if old is link:
+            return  # its first bytes were faster than the end of the handshake
         if old is not None:
             self.down(old)
             self._fabric.reset(old)

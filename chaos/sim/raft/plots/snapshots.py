@@ -47,6 +47,7 @@ class Snapshots(Stage):
         follower.pace.call_s = (0.1, 0.2)
         follower.pace.stall_s = 1.2  # longer than a leader waits for its majority
         await self.lag(leader, follower, 0.4)
+        await self.until(lambda: not self.fabric.cuts and leader.host.epoch(follower.id))
         term = leader.raft.epoch
         voters = leader.probe.voters if leader.probe is not None else ()
         if follower.id not in voters:

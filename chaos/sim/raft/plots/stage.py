@@ -82,8 +82,10 @@ class Stage:
             raise GiveUp
 
     async def lag(self, leader: Life, follower: Machine, seconds: float) -> None:
-        """Leaves a follower so far behind that it needs a snapshot."""
+        """Leaves a follower so far behind that it needs a snapshot: what was sent to it meanwhile
+        is lost with its connection, and behind the snapshot the leader keeps little."""
         self.sever(follower, self.others(follower), seconds)
         await self.commit(leader, self.rng.choice((20, 60)))
         await self.snapshot(leader)
         await self.commit(leader, 8)
+        self.fabric.reset_between(leader.id, follower.id)
