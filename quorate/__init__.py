@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .requests import JobRequest, Retry
     from .sync import SyncClient, SyncHandle
     from .tasks import Task
-    from .views import JobView, MemberView, Page, ScheduleView, WorkerView
+    from .views import ClockView, JobView, MemberView, Page, ScheduleView, WorkerView
     from .worker import Worker
 
 __version__ = "0.1.0"
@@ -57,6 +57,7 @@ _HOME = {
     "SyncClient": "sync",
     "SyncHandle": "sync",
     "Task": "tasks",
+    "ClockView": "views",
     "JobView": "views",
     "MemberView": "views",
     "Page": "views",
@@ -104,6 +105,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "BatchRefused",
     "Client",
+    "ClockView",
     "Conflict",
     "Context",
     "Handle",

@@ -14,6 +14,7 @@ import msgspec
 
 from . import payloads
 from .batching import Submitter, submit_all
+from .clock import ClusterClock
 from .handle import Handle
 from .members import Members
 from .requests import JobRequest, SubmitOptions, job_request, option_fields
@@ -290,6 +291,7 @@ class Client:
         self.dlq = DeadLetters(self.transport)
         self.workers = Workers(self.transport)
         self.members = Members(self.transport)
+        self.clock = ClusterClock(self.transport)
         self.waiter = Waiter(
             lambda job_id, seconds: self.jobs.get(job_id, wait=seconds), self.jobs.status_many
         )

@@ -90,6 +90,40 @@ class MemberView(msgspec.Struct, frozen=True, kw_only=True):
     connected: bool = False
     match_index: int | None = None
     last_contact_ms: float | None = None
+    version: str | None = None
+    releases: str | None = None
+    clock_skew_seconds: float | None = None
+
+
+class PeerClockView(msgspec.Struct, frozen=True, kw_only=True):
+    """Another member's clock; `skew_seconds`: how far its wall clock is ahead."""
+
+    id: str
+    skew_seconds: float = 0.0
+    round_trip_ms: int = 0
+    age_seconds: float = 0.0
+    refused: bool = False
+    version: str = ""
+    releases: str = ""
+
+
+class ClockView(msgspec.Struct, frozen=True, kw_only=True):
+    """The clock of a node. `now` is the time it runs at: that of its wall clock unless that is
+    `refused`. `standing`: majority, alone, unconfirmed, refused or accepted."""
+
+    node_id: str
+    standing: str = ""
+    refused: bool = False
+    wall: datetime | None = None
+    now: datetime | None = None
+    replicated: datetime | None = None
+    off_seconds: float = 0.0
+    bound_seconds: float = 0.0
+    replicated_ahead_seconds: float = 0.0
+    version: str = ""
+    releases: str = ""
+    peers: list[PeerClockView] = []
+    warnings: list[str] = []
 
 
 class WorkerView(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,8 +13,10 @@ from .output import print_done, print_item, print_json, print_rows, print_table,
 
 if TYPE_CHECKING:
     from ..client import Client
+    from ..views import ClockView
 
 MEMBER_COLUMNS = ("id", "standing", "role", "connected", "match_index", "http")
+PEER_COLUMNS = ("id", "skew_seconds", "round_trip_ms", "age_seconds", "refused", "releases")
 WORKER_COLUMNS = ("worker_id", "name", "status", "slots", "running", "queues", "last_seen_at")
 
 
@@ -50,6 +52,14 @@ def add(commands: Commands) -> None:
             default="60",
             help="how long it may take to catch up, e.g. 90 or 5m (60)",
         )
+    clock = leaf(verbs, "clock", run_clock, "the leader's clock, and how far the others' are off")
+    option(
+        clock,
+        "--accept",
+        scope="clock",
+        action="store_true",
+        help="follow the leader's wall clock although it was refused",
+    )
     leaf(commands, "stats", run_stats, "counts of jobs by status and queue")
 
 
@@ -166,6 +176,28 @@ def run_transfer(args: argparse.Namespace) -> int:
     if isinstance(leader, Mapping):
         leader = leader.get("id") or leader.get("http")
     print_done(args, f"leader is {leader}" if leader else "leadership handed over", answer)
+    return 0
+
+
+def run_clock(args: argparse.Namespace) -> int:
+    """quorate cluster clock"""
+
+    async def clock(client: Client) -> ClockView:
+        if args.accept:
+            return await client.clock.accept()
+        return await client.clock.get(consistency=client.transport.consistency or "leader")
+
+    import msgspec
+
+    view = msgspec.to_builtins(with_client(args, clock))
+    if wants_json(args):
+        print_json(view)
+        return 0
+    peers = view.pop("peers")
+    print_item(args, view)
+    if peers:
+        print()
+        print_rows(args, peers, PEER_COLUMNS)
     return 0
 
 

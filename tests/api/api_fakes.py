@@ -43,7 +43,7 @@ NOW_MS = 1_795_000_000_000  # 2026-11-18T11:06:40Z
 class FakeRaft:
     """A replica that commits alone. `fate` decides what becomes of proposals."""
 
-    def __init__(self, node_id: str, clock: ManualClock) -> None:
+    def __init__(self, node_id: str, clock: GuardedClock) -> None:
         self.state = State()
         self.node_id = node_id
         self.is_leader = True
@@ -185,8 +185,9 @@ class FakeNode:
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.clock = ManualClock(NOW_MS)
+        self.guarded = GuardedClock(self.clock, 10_000)
         self.settings = Settings(data=folder, **settings)
-        self.raft = FakeRaft("127.0.0.1:7001", self.clock)
+        self.raft = FakeRaft("127.0.0.1:7001", self.guarded)
         raft: Any = self.raft
         self.ready = ReadyQueues()
         self.metrics = Metrics(lambda: self.raft.state, lambda: {"raft_is_leader": 1.0})
@@ -200,7 +201,6 @@ class FakeNode:
         self.polls = PollDesk(raft, self.desk, self.clock, 10_000)
         dispatcher = Dispatcher(raft, self.proposer, self.desk, self.ready)
         self.duties = Supervisor([dispatcher], lambda name: None)
-        self.guarded = GuardedClock(self.clock, 10_000)
         self.clocks = ClockWatch(raft, self.guarded, nobody_answers, "tzdata 1", "1.0")
         self.services = Services(
             self.settings, self.guarded, raft, self.proposer, self.desk, self.polls, self.waiters,

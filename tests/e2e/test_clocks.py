@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from chaos.live.processes import LocalCluster, NodeChild
+from chaos.live.processes import ROOT, LocalCluster, NodeChild
 from quorate import Client
 from tests.e2e.conftest import FLAGS
 
@@ -41,6 +45,15 @@ async def clock_is(cluster: LocalCluster, node: NodeChild, **fields: Any) -> Map
     await cluster.until(so, f"the clock of {node.name} to be {fields}")
     answer: Mapping[str, Any] = await cluster.get("/v1/cluster/clock", node)
     return answer
+
+
+async def quorate(cluster: LocalCluster, *argv: str) -> Any:
+    """What the command line prints."""
+    command = [sys.executable, "-m", "quorate", *argv, "--nodes", cluster.urls]
+    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, cwd=ROOT)
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    return json.loads(out)
 
 
 async def metric(cluster: LocalCluster, node: NodeChild, name: str) -> float:
@@ -104,9 +117,11 @@ async def test_an_operator_can_follow_the_leaders_clock(
     leader = await cluster.leader()
     shift(leader, HOUR_MS)
     await clock_is(cluster, leader, standing="refused")
-    other = next(node for node in cluster.nodes if node is not leader)
-    status, answer = await cluster.request("POST", "/v1/cluster/clock/accept", other)
-    assert (status, answer["standing"], answer["node_id"]) == (200, "accepted", leader.raft)
+    answer = await quorate(cluster, "cluster", "clock")
+    assert (answer["standing"], len(answer["peers"])) == ("refused", 2)
+    answer = await quorate(cluster, "cluster", "clock", "--accept")
+    assert (answer["standing"], answer["node_id"]) == ("accepted", leader.raft)
+    assert (await client.clock.get(consistency="leader")).standing == "accepted"
     assert await later.result(20) == "three"
 
 
