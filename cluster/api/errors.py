@@ -58,6 +58,8 @@ KINDS: dict[str, Kind] = {
     "not_found": Kind(404, "There is nothing here"),
     "unknown_job": Kind(404, "No such job"),
     "unknown_schedule": Kind(404, "No such schedule"),
+    "unknown_calendar": Kind(404, "There is no such calendar"),
+    "unknown_backfill": Kind(404, "There is no such backfill"),
     "unknown_worker": Kind(404, "No such worker"),
     "unknown_member": Kind(404, "No such member"),
     "method_not_allowed": Kind(405, "The resource does not know this method"),
@@ -107,6 +109,12 @@ REJECTED: dict[Rejected, tuple[str, str]] = {
     Rejected.STALE_FIRE: ("conflict", "this occurrence was launched already"),
     Rejected.PAUSED: ("conflict", "the schedule is paused"),
     Rejected.UNKNOWN_WORKER: ("unknown_worker", "no worker has this id"),
+    Rejected.STALE_VERSION: ("conflict", "it was changed since you read it: read it again"),
+    Rejected.IN_USE: ("conflict", "a schedule uses this calendar: change the schedule first"),
+    Rejected.UNKNOWN_CALENDAR: ("unknown_calendar", "no calendar has this name"),
+    Rejected.UNKNOWN_BACKFILL: ("unknown_backfill", "no backfill in progress has this number"),
+    Rejected.ENDED: ("conflict", "the schedule launched all the runs it is allowed to"),
+    Rejected.FULL: ("conflict", "too many of these exist or wait already"),
 }
 
 _encode = msgspec.json.Encoder().encode

@@ -1,7 +1,8 @@
 """`apply`: one batch in, results and effects out. Total: it never raises in production, but for
 a lack of memory, which ends the node.
 
-Order inside a batch: the epoch fence, then time (due timers fire), then the commands one by one.
+Order inside a batch: the epoch fence, then time (due timers fire), then the commands one by one,
+each with what follows from it for schedules whose runs it ended.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from cluster.machine import reducers  # noqa: F401  (registers them)
 from cluster.machine.commands import Batch, Unreadable
 from cluster.machine.effects import Effects, new_effects
 from cluster.machine.firing import fire
+from cluster.machine.overlap import settle
 from cluster.machine.registry import REDUCERS, reduces
 from cluster.machine.results import Rejected, Result
 from cluster.machine.state import State
@@ -62,16 +64,30 @@ def _fire_due(state: State, effects: Effects) -> None:
             raise
         except Exception as bug:
             _book_bug(state, bug)
+        if state.runs_ended or state.schedules_freed:
+            _settle(state, effects)
 
 
 def _apply_one(state: State, command: object, effects: Effects) -> Result:
     try:
-        return REDUCERS[type(command)](state, command, effects)
+        result = REDUCERS[type(command)](state, command, effects)
     except MemoryError:
         raise  # this node's trouble alone: going on would make it another replica than the others
     except Exception as bug:
         _book_bug(state, bug)
-        return Rejected.INTERNAL
+        result = Rejected.INTERNAL
+    if state.runs_ended or state.schedules_freed:
+        _settle(state, effects)
+    return result
+
+
+def _settle(state: State, effects: Effects) -> None:
+    try:
+        settle(state, effects)
+    except MemoryError:
+        raise
+    except Exception as bug:
+        _book_bug(state, bug)
 
 
 @reduces(Unreadable)
@@ -102,4 +118,9 @@ def _roll_digest(state: State, results: list[Result]) -> None:
         totals.retries,
         totals.fired,
     )
-    state.digest = zlib.crc32(_encode(counters), digest)
+    digest = zlib.crc32(_encode(counters), digest)
+    if state.missed or tables.calendars or state.releases:
+        # Not of old: a log of the first release must lead to the digests that it led to then.
+        later = (state.missed, len(tables.calendars), state.releases)
+        digest = zlib.crc32(_encode(later), digest)
+    state.digest = digest

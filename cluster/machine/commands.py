@@ -12,23 +12,30 @@ of one length. A reducer that runs may rely on both.
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
+from operator import lt
 from typing import Annotated, cast
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from cluster.machine.model import JobSpec, Priority, WorkerSpec
-from cluster.plan import Count, Ms
+from cluster.machine.model import JobSpec, Overlap, Priority, WorkerSpec
+from cluster.plan import Count, Missed, Ms, Plan
 
 ON_CONFLICT_RETURN, ON_CONFLICT_REJECT, ON_CONFLICT_REPLACE = 0, 1, 2
 INT64_MAX = (1 << 63) - 1
+BACKFILL_NOMINALS_MAX = 10_000
+CALENDAR_DAYS_MAX = 10_000
 
 
 def _same_length(column: Sized, *others: Sized | None) -> None:
     for other in others:
         if other is not None and len(other) != len(column):
             raise ValueError(f"columns of {len(column)} and {len(other)} rows")
+
+
+def is_increasing(numbers: Sequence[int]) -> bool:
+    return all(map(lt, numbers, numbers[1:]))
 
 
 class JobGroup(Struct, array_like=True, frozen=True, gc=False):
@@ -133,7 +140,9 @@ class PurgeDead(Struct, array_like=True, frozen=True, gc=False, tag=8):
 
 
 class PutSchedule(Struct, array_like=True, frozen=True, gc=False, tag=9):
-    """Create a schedule, or with `replace` set its definition. Empty id: the machine names it."""
+    """Create a schedule, or with `replace` set its definition. Empty id: the machine names it.
+
+    Without a `plan`, as the first release wrote it, the plan is that cron line or interval."""
 
     schedule_id: str
     spec: JobSpec
@@ -144,6 +153,14 @@ class PutSchedule(Struct, array_like=True, frozen=True, gc=False, tag=9):
     replace: bool = False
     queue_timeout_ms: Ms = 0
     total_timeout_ms: Ms = 0
+    plan: Plan | None = None
+    overlap: Overlap = "allow_all"
+    max_executions: Count = 0  # 0: no bound
+    next_nominal_ms: Ms = 0  # 0: the fire time
+    paused: bool = False
+    note: str = ""  # of the pause
+    expected_version: Count = 0  # 0: whatever it is
+    reason: str = ""
 
 
 class PauseSchedule(Struct, array_like=True, frozen=True, gc=False, tag=10):
@@ -152,24 +169,39 @@ class PauseSchedule(Struct, array_like=True, frozen=True, gc=False, tag=10):
 
 
 class ResumeSchedule(Struct, array_like=True, frozen=True, gc=False, tag=11):
+    """`missed` are the occurrences of the pause."""
+
     schedule_id: str
     next_fire_ms: Ms
+    next_nominal_ms: Ms = 0
+    missed: list[Missed] = []
 
 
 class FireSchedule(Struct, array_like=True, frozen=True, gc=False, tag=12):
-    """Launch one occurrence, once: refused unless `expected_fire_ms` is still the next one and
-    `next_fire_ms` comes after it (0: never again)."""
+    """Launch what is due, once: refused unless `expected_fire_ms` is still the next one and
+    the next occurrence comes after it (`next_fire_ms` 0: never again, `ended` says why).
+
+    `launches` are on time and offered at once (None: the expected one), `late` ones wait in the
+    backlog, `missed` ones are only written down. All are nominal times."""
 
     schedule_id: str
     expected_fire_ms: Ms
     next_fire_ms: Ms
-    skipped: Count = 0  # occurrences older than the catch-up window
+    skipped: Count = 0  # the first release: occurrences older than the catch-up window
+    next_nominal_ms: Ms = 0
+    launches: list[Ms] | None = None
+    late: list[Ms] = []
+    missed: list[Missed] = []
+    version: Count = 0  # of the definition that was evaluated; 0: any
+    ended: str = ""
 
 
 class TriggerSchedule(Struct, array_like=True, frozen=True, gc=False, tag=13):
-    """Run now, apart from the plan."""
+    """Run now, apart from the plan, perhaps with another payload or queue."""
 
     schedule_id: str
+    changes: JobChanges = JobChanges()
+    overlap: Overlap = "allow_all"
 
 
 class DeleteSchedule(Struct, array_like=True, frozen=True, gc=False, tag=14):
@@ -200,6 +232,66 @@ class UpdateWorker(Struct, array_like=True, frozen=True, gc=False, tag=18):
     spec: WorkerSpec
 
 
+class StartBackfill(Struct, array_like=True, frozen=True, gc=False, tag=19):
+    """Run occurrences of the past, under an overlap policy of their own. Without a rate the next
+    one starts as there is room for it; with `per_minute` one is offered at each tick."""
+
+    schedule_id: str
+    nominals: list[Ms]
+    overlap: Overlap
+    per_minute: Count = 0
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.nominals) <= BACKFILL_NOMINALS_MAX:
+            raise ValueError(f"{len(self.nominals)} nominal times are none or too many")
+        if not is_increasing(self.nominals):
+            raise ValueError("nominal times must increase")
+
+
+class StopBackfill(Struct, array_like=True, frozen=True, gc=False, tag=20):
+    schedule_id: str
+    backfill_id: int
+
+
+class PutCalendar(Struct, array_like=True, frozen=True, gc=False, tag=21):
+    """Create a calendar or set its days (since 1970-01-01, local dates), each with a label."""
+
+    name: str
+    days: list[Count]
+    labels: list[str]
+    description: str = ""
+    source: str = ""
+    expected_version: Count = 0
+
+    def __post_init__(self) -> None:
+        _same_length(self.days, self.labels)
+        if len(self.days) > CALENDAR_DAYS_MAX or not is_increasing(self.days):
+            raise ValueError("the days of a calendar are too many or do not increase")
+
+
+class DeleteCalendar(Struct, array_like=True, frozen=True, gc=False, tag=22):
+    name: str
+
+
+class ReplanSchedule(Struct, array_like=True, frozen=True, gc=False, tag=23):
+    """The same definition names other instants: its calendar or the zone's rules changed."""
+
+    schedule_id: str
+    version: Count
+    expected_fire_ms: Ms
+    next_fire_ms: Ms
+    next_nominal_ms: Ms
+    reason: str
+    missed: list[Missed] = []
+
+
+class SetReleases(Struct, array_like=True, frozen=True, gc=False, tag=24):
+    """What all plans were computed with."""
+
+    releases: str
+
+
 Command = (
     SubmitJobs
     | AssignJobs
@@ -219,6 +311,12 @@ Command = (
     | DrainWorker
     | RemoveWorker
     | UpdateWorker
+    | StartBackfill
+    | StopBackfill
+    | PutCalendar
+    | DeleteCalendar
+    | ReplanSchedule
+    | SetReleases
 )
 
 

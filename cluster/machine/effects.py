@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from cluster.machine.model import ScheduleEvent
 from cluster.machine.tables import Job
 
 
@@ -35,7 +36,11 @@ class Effects(Struct, gc=False):
     schedules_due: list[tuple[str, int]]  # (schedule id, nominal fire time)
     workers_changed: list[int]  # joined, updated, draining
     workers_left: list[int]
+    jobs_stopping: list[tuple[int, int, int]]  # as jobs_stopped, but its answer is awaited
+    schedule_events: list[tuple[str, ScheduleEvent]]
+    schedule_lags_ms: list[int]  # from fire time to launch, of those on time
+    calendars_changed: list[str]  # put or deleted
 
 
 def new_effects() -> Effects:
-    return Effects([], [], [], [], [], [], 0, [], [], [])
+    return Effects([], [], [], [], [], [], 0, [], [], [], [], [], [], [])

@@ -7,9 +7,19 @@ from typing import Any
 
 from cluster.machine import lifecycle
 from cluster.machine.effects import Effects, Finished
+from cluster.machine.overlap import stop_overdue, ticks_due
 from cluster.machine.state import State
 from cluster.machine.tables import Job
-from cluster.machine.timers import DEADLINE, DUE, EXPIRE, KEYS, OVERDUE, SCHEDULE
+from cluster.machine.timers import (
+    BACKFILL,
+    DEADLINE,
+    DUE,
+    EXPIRE,
+    KEYS,
+    OVERDUE,
+    SCHEDULE,
+    STOP,
+)
 from cluster.machine.unique import forget_keys
 
 WAKE = lifecycle.transitions("due")
@@ -30,6 +40,7 @@ def _schedules_due(state: State, due_ms: int, members: list[str], effects: Effec
         row = state.tables.schedules.get(schedule_id)
         if row is not None and row.next_fire_ms == due_ms and row.timer is not None:
             row.timer = None
+            state.due_schedules[schedule_id] = None
             effects.schedules_due.append((schedule_id, due_ms))
 
 
@@ -107,4 +118,6 @@ _TIMERS: dict[int, Callable[[State, int, list[Any], Effects], None]] = {
     DEADLINE: _jobs_deadline,
     SCHEDULE: _schedules_due,
     KEYS: _keys_due,
+    BACKFILL: ticks_due,
+    STOP: stop_overdue,
 }

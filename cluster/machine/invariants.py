@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections import Counter
 
 from cluster.machine import lifecycle
+from cluster.machine.invariants_schedules import check_schedules
 from cluster.machine.state import State
 from cluster.machine.tables import Job, JobExtra
-from cluster.machine.timers import DEADLINE, DUE, EXPIRE, OVERDUE, SCHEDULE, TimerGroup
+from cluster.machine.timers import (
+    BACKFILL,
+    DEADLINE,
+    DUE,
+    EXPIRE,
+    OVERDUE,
+    SCHEDULE,
+    STOP,
+    TimerGroup,
+)
 from cluster.machine.unique import REQUEST, UNIQUE
 from cluster.timerwheel import Timer
 
@@ -26,6 +36,7 @@ def check(state: State) -> None:
     _check_dead(state)
     _check_keys(state)
     _check_timers(state)
+    check_schedules(state)
 
 
 def _check_job(state: State, job: Job) -> None:
@@ -58,6 +69,10 @@ def _check_extra(state: State, job: Job, extra: JobExtra) -> None:
         assert job.attempt > 0, f"{name}: never expires"
     if extra.deadline_timer is not None:
         assert extra.deadline_timer.due_ms == extra.deadline_ms, f"{name}: wrong deadline"
+    if extra.stop_by_ms:
+        assert job.state == lifecycle.RUNNING, f"{name}: stops and does not run"
+        assert extra.stop_timer is not None, f"{name}: may stop whenever it likes"
+        assert extra.stop_timer.due_ms == extra.stop_by_ms, f"{name}: stops at another time"
     if extra.unique_key:
         held = state.tables.uniques.get(extra.unique_key)
         assert held is not None and held.job_id == job.id, f"{name}: lost its unique key"
@@ -136,10 +151,12 @@ def _check_timers(state: State) -> None:
         if job.extra is not None:
             want(job.extra.expire_timer, EXPIRE)
             want(job.extra.deadline_timer, DEADLINE)
+            want(job.extra.stop_timer, STOP)
     for row in state.tables.schedules.values():
         want(row.timer, SCHEDULE)
         assert row.timer is None or row.timer.due_ms == row.next_fire_ms, f"schedule {row.id}"
-        assert not (row.paused and row.next_fire_ms), f"schedule {row.id}: paused and planned"
+        for backfill in row.waiting.backfills.values() if row.waiting is not None else ():
+            want(backfill.timer, BACKFILL)
     for timer, count in wanted.items():
         group = timer.payload
         assert isinstance(group, TimerGroup)

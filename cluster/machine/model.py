@@ -15,6 +15,9 @@ from cluster.plan import Count, Ms
 PRIORITY_MIN, PRIORITY_MAX, PRIORITY_DEFAULT = 1, 10, 5
 Priority = Annotated[int, Meta(ge=PRIORITY_MIN, le=PRIORITY_MAX)]
 
+OVERLAPS = ("skip", "buffer_one", "buffer_all", "cancel_other", "terminate_other", "allow_all")
+Overlap = Annotated[str, Meta(pattern=f"^({'|'.join(OVERLAPS)})$")]
+
 
 class RetrySpec(Struct, array_like=True, frozen=True, gc=False):
     """How the leader computes the next attempt's time; the machine never evaluates it."""
@@ -61,3 +64,19 @@ class WorkerSpec(Struct, array_like=True, frozen=True, gc=False):
     ttl_ms: Ms = 10_000
     address: str = ""
     protocol: str = "stream"  # or "poll"
+
+
+class ScheduleEvent(Struct, array_like=True, frozen=True, gc=False):
+    """Something that happened to a schedule, `count` times in a row. Times are epoch ms.
+
+    Kinds: launched, late, triggered, backfilled (a run starts); skipped, missed, merged (one does
+    not, for `reason`); buffered, catchup (they wait); cancelled_other; replanned, changed, paused,
+    resumed, ended, deleted; backfill_started, backfill_stopped, backfill_finished."""
+
+    at_ms: int
+    kind: str
+    nominal_ms: int = 0
+    last_ms: int = 0  # the last nominal time when `count` is more than one
+    count: int = 1
+    reason: str = ""
+    job_id: int = 0

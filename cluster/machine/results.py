@@ -27,6 +27,12 @@ class Rejected(IntEnum):
     PAUSED = 12
     UNKNOWN_WORKER = 13
     UNDECODABLE = 14
+    STALE_VERSION = 15  # the definition changed since it was read
+    IN_USE = 16  # a schedule names this calendar
+    UNKNOWN_CALENDAR = 17
+    UNKNOWN_BACKFILL = 18
+    ENDED = 19  # the schedule launched all it was allowed to
+    FULL = 20  # a bound of the machine is reached
 
 
 class Done(Struct, array_like=True, frozen=True, gc=False):
@@ -65,11 +71,27 @@ class Scheduled(Struct, array_like=True, frozen=True, gc=False):
 
 
 class Fired(Struct, array_like=True, frozen=True, gc=False):
+    """The first job that was launched; 0 when the overlap policy let none start yet."""
+
     job_id: int
+
+
+class BackfillStarted(Struct, array_like=True, frozen=True, gc=False):
+    backfill_id: int
 
 
 class Registered(Struct, array_like=True, frozen=True, gc=False):
     worker_id: int
 
 
-Result = Rejected | Done | Submitted | Settled | PerJob | Scheduled | Fired | Registered
+Result = (
+    Rejected
+    | Done
+    | Submitted
+    | Settled
+    | PerJob
+    | Scheduled
+    | Fired
+    | BackfillStarted
+    | Registered
+)

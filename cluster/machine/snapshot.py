@@ -23,13 +23,13 @@ from cluster.machine.snapshot_format import (
     Header,
     JobColumns,
     RequestEntry,
-    ScheduleEntry,
     UniqueEntry,
     WorkerEntry,
 )
 from cluster.machine.snapshot_load import Loader
+from cluster.machine.snapshot_schedules import calendar_entry, schedule_entry, weight
 from cluster.machine.state import State
-from cluster.machine.tables import DeadJob, Job, JobExtra, ScheduleRow
+from cluster.machine.tables import DeadJob, Job, JobExtra
 
 ROWS_PER_RECORD = 1_000
 # A record is built and read as a whole, by a child or a peer that is short of memory already.
@@ -59,8 +59,10 @@ def dump(state: State) -> Iterator[bytes]:
         (WorkerEntry(w.id, w.spec, w.registered_ms, list(w.running), w.draining)
          for w in tables.workers.values()),
     )  # fmt: skip
-    for schedules in _chunks(tables.schedules.values(), _schedule_weight):
-        yield _record("schedules", [_schedule(row) for row in schedules])
+    for calendar in tables.calendars.values():
+        yield _record("calendars", [calendar_entry(calendar)])
+    for schedules in _chunks(tables.schedules.values(), weight):
+        yield _record("schedules", [schedule_entry(row) for row in schedules])
     yield from _lists(
         "requests",
         (RequestEntry(k, r.fingerprint, r.first, r.count, r.ids, r.expires_ms)
@@ -113,14 +115,10 @@ def _dead_weight(dead: Sequence[DeadJob]) -> int:
     return texts + _job_weight([d.job for d in dead])
 
 
-def _schedule_weight(schedules: Sequence[ScheduleRow]) -> int:
-    return sum(len(row.payload) for row in schedules)
-
-
 def _header(state: State) -> Header:
     return Header(
         FORMAT, state.now_ms, state.epoch, state.digest, state.next_job_id,
-        state.next_worker_id, state.next_schedule_id, state.totals,
+        state.next_worker_id, state.next_schedule_id, state.totals, state.releases, state.missed,
     )  # fmt: skip
 
 
@@ -152,7 +150,7 @@ def _extra(extra: JobExtra) -> ExtraRow:
     return ExtraRow(
         extra.unique_key, extra.unique_ttl_ms, extra.schedule_id, extra.nominal_ms,
         extra.expires_at_ms, extra.deadline_ms, extra.attempts,
-        extra.expire_timer is not None, extra.deadline_timer is not None,
+        extra.expire_timer is not None, extra.deadline_timer is not None, extra.stop_by_ms,
     )  # fmt: skip
 
 
@@ -167,14 +165,6 @@ def _dead_columns(dead: Sequence[DeadJob]) -> DeadColumns:
         [d.error_message for d in dead],
         [d.log for d in dead],
     )
-
-
-def _schedule(row: ScheduleRow) -> ScheduleEntry:
-    return ScheduleEntry(
-        row.id, row.spec, row.payload, row.cron, row.every_ms, row.next_fire_ms, row.created_ms,
-        row.queue_timeout_ms, row.total_timeout_ms, row.paused, row.note, row.last_fire_ms,
-        row.last_job_id, row.run_count, row.skipped_count, row.timer is not None,
-    )  # fmt: skip
 
 
 def load(chunks: Iterable[bytes]) -> State:

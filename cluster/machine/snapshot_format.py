@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from cluster.machine.model import Attempt, JobSpec, WorkerSpec
-from cluster.machine.tables import Totals
+from cluster.machine.model import Attempt, JobSpec, ScheduleEvent, WorkerSpec
+from cluster.machine.tables import ManualRun, Totals
+from cluster.plan import Plan
 
 FORMAT = 1
 SECTIONS = (
-    "header", "queues", "specs", "jobs", "dead", "workers", "schedules", "requests", "uniques",
-    "end",
+    "header", "queues", "specs", "jobs", "dead", "workers", "calendars", "schedules", "requests",
+    "uniques", "end",
 )  # fmt: skip
 
 Column = int | list[int]
@@ -30,6 +31,8 @@ class Header(Struct, array_like=True, gc=False):
     next_worker_id: int
     next_schedule_id: int
     totals: Totals
+    releases: str = ""
+    missed: dict[str, int] = {}
 
 
 class ExtraRow(Struct, array_like=True, gc=False):
@@ -44,6 +47,7 @@ class ExtraRow(Struct, array_like=True, gc=False):
     attempts: list[Attempt] | None
     expire_timer: bool
     deadline_timer: bool
+    stop_by_ms: int = 0
 
 
 class JobColumns(Struct, array_like=True, gc=False):
@@ -84,6 +88,31 @@ class WorkerEntry(Struct, array_like=True, gc=False):
     draining: bool
 
 
+class CalendarEntry(Struct, array_like=True, gc=False):
+    name: str
+    days: list[int]
+    labels: tuple[str, ...]
+    description: str
+    source: str
+    version: int
+    changed_ms: int
+
+
+class BackfillEntry(Struct, array_like=True, gc=False):
+    id: int
+    overlap: str
+    per_minute: int
+    note: str
+    created_ms: int
+    total: int
+    waiting: list[int]
+    buffer: list[int]
+    launched: int
+    skipped: int
+    finished_ms: int
+    next_ms: int
+
+
 class ScheduleEntry(Struct, array_like=True, gc=False):
     id: str
     spec: JobSpec
@@ -101,6 +130,23 @@ class ScheduleEntry(Struct, array_like=True, gc=False):
     run_count: int
     skipped_count: int
     timer: bool
+    plan: Plan | None = None  # None: written by the first release
+    overlap: str = "allow_all"
+    max_executions: int = 0
+    executions: int = 0
+    version: int = 1
+    changed_ms: int = 0
+    ended: str = ""
+    next_nominal_ms: int = 0
+    last_nominal_ms: int = 0
+    accounted_ms: int = 0
+    next_backfill_id: int = 1
+    recent: list[int] = []
+    events: list[ScheduleEvent] = []
+    late: list[int] = []
+    buffer: list[int] = []
+    manual: list[ManualRun] = []
+    backfills: list[BackfillEntry] = []
 
 
 class RequestEntry(Struct, array_like=True, gc=False):
@@ -125,6 +171,7 @@ BODIES: dict[str, type] = {
     "jobs": JobColumns,
     "dead": DeadColumns,
     "workers": list[WorkerEntry],
+    "calendars": list[CalendarEntry],
     "schedules": list[ScheduleEntry],
     "requests": list[RequestEntry],
     "uniques": list[UniqueEntry],

@@ -17,6 +17,7 @@ from cluster.machine.model import JobSpec
 from cluster.machine.snapshot_format import (
     FORMAT,
     SECTIONS,
+    CalendarEntry,
     Column,
     DeadColumns,
     ExtraRow,
@@ -27,6 +28,7 @@ from cluster.machine.snapshot_format import (
     UniqueEntry,
     WorkerEntry,
 )
+from cluster.machine.snapshot_schedules import calendar_row, schedule_row
 from cluster.machine.state import State
 from cluster.machine.tables import (
     DeadJob,
@@ -34,12 +36,11 @@ from cluster.machine.tables import (
     JobExtra,
     KeyRecord,
     QueueRow,
-    ScheduleRow,
     SpecRow,
     UniqueRecord,
     WorkerRow,
 )
-from cluster.machine.timers import DEADLINE, DUE, EXPIRE, OVERDUE, SCHEDULE, Timers
+from cluster.machine.timers import BACKFILL, DEADLINE, DUE, EXPIRE, OVERDUE, SCHEDULE, STOP, Timers
 from cluster.machine.unique import REQUEST, UNIQUE
 
 LIVE_STATES = frozenset(state for state in lifecycle.STATUS if not lifecycle.is_finished(state))
@@ -53,7 +54,7 @@ class Loader:
         self._state = State()
         self._specs: list[SpecRow] = []
         self._waiting: dict[int, dict[int, list[Any]]] = {
-            kind: {} for kind in (DUE, OVERDUE, EXPIRE, DEADLINE, SCHEDULE)
+            kind: {} for kind in (DUE, OVERDUE, EXPIRE, DEADLINE, STOP)
         }
         self._section = -1
         self._last_id = 0
@@ -64,6 +65,7 @@ class Loader:
             "jobs": self._jobs,
             "dead": self._dead,
             "workers": self._workers,
+            "calendars": self._calendars,
             "schedules": self._schedules,
             "requests": self._requests,
             "uniques": self._uniques,
@@ -100,6 +102,7 @@ class Loader:
         state.next_worker_id = header.next_worker_id
         state.next_schedule_id = header.next_schedule_id
         state.totals = header.totals
+        state.releases, state.missed = header.releases, header.missed
         state.timers = Timers(state.now_ms)
 
     def _queues(self, names: list[str]) -> None:
@@ -186,6 +189,10 @@ class Loader:
                 self._wait(EXPIRE, extra.expires_at_ms).append(job.id)
             if extra.deadline_timer:
                 self._wait(DEADLINE, extra.deadline_ms).append(job.id)
+            if extra.stop_by_ms:
+                self._wait(STOP, extra.stop_by_ms).append(job.id)
+            if extra.schedule_id:
+                self._state.tables.add_run(extra.schedule_id, job.id)
 
     def _dead(self, columns: DeadColumns) -> None:
         queues: dict[str, QueueRow] = {}  # of their own: a dead letter counts in no queue
@@ -210,15 +217,24 @@ class Loader:
                 w.id, w.spec, w.registered_ms, dict.fromkeys(w.running), w.draining
             )
 
+    def _calendars(self, entries: list[CalendarEntry]) -> None:
+        for entry in entries:
+            self._state.tables.put_calendar(calendar_row(entry))
+
     def _schedules(self, entries: list[ScheduleEntry]) -> None:
-        for s in entries:
-            self._state.tables.schedules[s.id] = ScheduleRow(
-                s.id, s.spec, s.payload, s.cron, s.every_ms, s.next_fire_ms, s.created_ms,
-                s.queue_timeout_ms, s.total_timeout_ms, s.paused, s.note, s.last_fire_ms,
-                s.last_job_id, s.run_count, s.skipped_count,
-            )  # fmt: skip
-            if s.timer:
-                self._wait(SCHEDULE, s.next_fire_ms).append(s.id)
+        state, add = self._state, self._state.timers.add
+        for entry in entries:
+            row = schedule_row(entry, state.now_ms)
+            state.tables.schedules[row.id] = row
+            for name in row.plan.calendars:
+                state.tables.calendars[name].users[row.id] = None
+            if entry.timer:
+                row.timer = add(row.next_fire_ms, SCHEDULE, [row.id])
+            elif row.next_fire_ms:
+                state.due_schedules[row.id] = None
+            for backfill in row.waiting.backfills.values() if row.waiting is not None else ():
+                if backfill.next_ms:
+                    backfill.timer = add(backfill.next_ms, BACKFILL, [row.id])
 
     def _requests(self, entries: list[RequestEntry]) -> None:
         for r in entries:
@@ -256,15 +272,13 @@ class Loader:
                 timer = add(due_ms, kind, members)
                 for job_id in members:
                     tables.jobs[job_id].timer = timer
-        for kind, field in ((EXPIRE, "expire_timer"), (DEADLINE, "deadline_timer")):
+        for kind, field in (
+            (EXPIRE, "expire_timer"), (DEADLINE, "deadline_timer"), (STOP, "stop_timer")
+        ):  # fmt: skip
             for due_ms, members in self._waiting[kind].items():
                 timer = add(due_ms, kind, members)
                 for job_id in members:
                     setattr(tables.jobs[job_id].extra, field, timer)
-        for due_ms, members in self._waiting[SCHEDULE].items():
-            timer = add(due_ms, SCHEDULE, members)
-            for schedule_id in members:
-                tables.schedules[schedule_id].timer = timer
 
 
 def _timer_kind(state: int) -> int:
@@ -318,5 +332,5 @@ def _rows(columns: JobColumns, kinds: Iterable[SpecRow]) -> list[Job]:
 def _extra(row: ExtraRow) -> JobExtra:
     return JobExtra(
         row.unique_key, row.unique_ttl_ms, row.schedule_id, row.nominal_ms,
-        row.expires_at_ms, row.deadline_ms, row.attempts,
+        row.expires_at_ms, row.deadline_ms, row.attempts, stop_by_ms=row.stop_by_ms,
     )  # fmt: skip

@@ -28,6 +28,12 @@ class State:
         self.next_job_id = FIRST_ID
         self.next_worker_id = FIRST_ID
         self.next_schedule_id = FIRST_ID
+        self.due_schedules: dict[str, None] = {}  # their timer fired, they are not launched yet
+        self.releases = ""  # what all plans were computed with
+        self.missed: dict[str, int] = {}  # occurrences that did not run, by reason
+        # Only inside a command, until `overlap.settle`:
+        self.runs_ended: list[Job] = []  # of schedules
+        self.schedules_freed: dict[str, None] = {}  # there may be room for what waits
 
     def make_ready(self, job: Job, state_after: int, effects: Effects) -> None:
         """A pending or handed-back job may be assigned from now on."""
@@ -58,6 +64,8 @@ class State:
             self.timers.release_extra(extra)
             if extra.unique_key:
                 release_unique(self, extra, job.id)
+            if extra.schedule_id:
+                self.runs_ended.append(job)
         del tables.jobs[job.id]
         if tables.returned:
             tables.returned.pop(job.id, None)

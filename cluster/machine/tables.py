@@ -7,11 +7,16 @@ their `Timer`; timers know job ids, not rows).
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterable
+
 from msgspec import Struct
 from sortedcontainers import SortedDict
 
 from cluster.machine import lifecycle
-from cluster.machine.model import Attempt, JobSpec, WorkerSpec
+from cluster.machine.commands import JobChanges
+from cluster.machine.model import Attempt, JobSpec, ScheduleEvent, WorkerSpec
+from cluster.plan import Plan
 from cluster.timerwheel import Timer
 
 QUEUES_IDLE_MAX = 1_000  # idle queues are shown, but names made up per job must not pile up
@@ -49,6 +54,8 @@ class JobExtra(Struct, gc=False):
     attempts: list[Attempt] | None = None
     expire_timer: Timer | None = None
     deadline_timer: Timer | None = None
+    stop_by_ms: int = 0  # it was asked to stop; then its attempt ends whatever the worker says
+    stop_timer: Timer | None = None
 
 
 class Job(Struct, gc=False):
@@ -100,8 +107,56 @@ class WorkerRow(Struct, gc=False):
     draining: bool = False
 
 
+class ManualRun(Struct, array_like=True, frozen=True, gc=False):
+    """Triggered by hand and not started yet."""
+
+    nominal_ms: int
+    changes: JobChanges
+
+
+class Backfill(Struct, gc=False):
+    """Occurrences of the past that shall run. `waiting` were not offered yet; `buffer` were, at
+    ticks, and wait for a run to end. `finished_ms` 0: it goes on."""
+
+    id: int
+    overlap: str
+    per_minute: int
+    note: str
+    created_ms: int
+    total: int
+    waiting: array[int]
+    buffer: array[int]
+    launched: int = 0
+    skipped: int = 0
+    finished_ms: int = 0
+    next_ms: int = 0  # the next tick
+    timer: Timer | None = None
+
+
+class Waiting(Struct, gc=False):
+    """What a schedule wants to run and may not yet: nominal times, and runs asked for by hand."""
+
+    late: array[int]
+    buffer: array[int]
+    manual: list[ManualRun]
+    backfills: dict[int, Backfill]
+
+
+def nominals(values: Iterable[int] = ()) -> array[int]:
+    """Eight bytes each, as thousands of schedules may have many."""
+    return array("q", values)
+
+
+def new_waiting() -> Waiting:
+    return Waiting(nominals(), nominals(), [], {})
+
+
 class ScheduleRow(Struct, gc=False):
-    """A recurring job. `next_fire_ms` is the nominal time of the next occurrence, 0 when paused."""
+    """A recurring job. `next_fire_ms` is when the next occurrence is due, 0 when there is none or
+    it is paused; `next_nominal_ms` the time by which that occurrence is known.
+
+    Every occurrence up to `accounted_ms` was launched or written down. `version` grows with each
+    definition. Without a timer a planned one is due: see `State.due_schedules`."""
 
     id: str
     spec: JobSpec
@@ -119,6 +174,33 @@ class ScheduleRow(Struct, gc=False):
     run_count: int = 0
     skipped_count: int = 0
     timer: Timer | None = None
+    plan: Plan = Plan(())
+    overlap: str = "allow_all"
+    max_executions: int = 0
+    executions: int = 0  # launched by plan, on time or late
+    version: int = 1
+    changed_ms: int = 0
+    ended: str = ""  # why nothing is planned any more
+    next_nominal_ms: int = 0
+    last_nominal_ms: int = 0
+    accounted_ms: int = 0
+    next_backfill_id: int = 1
+    waiting: Waiting | None = None
+    recent: array[int] | None = None  # see `strip`
+    events: list[ScheduleEvent] | None = None
+
+
+class CalendarRow(Struct, gc=False):
+    """Named days. `users` are the schedules whose plan names it."""
+
+    name: str
+    days: array[int]
+    labels: tuple[str, ...]
+    description: str
+    source: str
+    version: int
+    changed_ms: int
+    users: dict[str, None]
 
 
 class Totals(Struct, gc=False):
@@ -166,6 +248,30 @@ class Tables:
         self.schedules: SortedDict = SortedDict()  # schedule id -> ScheduleRow
         self.requests: dict[str, KeyRecord] = {}
         self.uniques: dict[str, UniqueRecord] = {}
+        # Live jobs by the schedule that launched them, also when that is gone: it may come back
+        # under the same name. In the order of `jobs`.
+        self.runs: dict[str, dict[int, None]] = {}
+        self.calendars: SortedDict = SortedDict()  # name -> CalendarRow
+        # What policy reads; replaced, never changed, as somebody may be walking with the old one.
+        self.calendar_days: dict[str, frozenset[int]] = {}
+
+    def put_calendar(self, row: CalendarRow) -> None:
+        self.calendars[row.name] = row
+        self.calendar_days = {**self.calendar_days, row.name: frozenset(row.days)}
+
+    def drop_calendar(self, name: str) -> None:
+        del self.calendars[name]
+        self.calendar_days = {n: days for n, days in self.calendar_days.items() if n != name}
+
+    def add_run(self, schedule_id: str, job_id: int) -> None:
+        self.runs.setdefault(schedule_id, {})[job_id] = None
+
+    def drop_run(self, schedule_id: str, job_id: int) -> None:
+        runs = self.runs.get(schedule_id)
+        if runs is not None:
+            runs.pop(job_id, None)
+            if not runs:
+                del self.runs[schedule_id]
 
     def intern(self, spec: JobSpec) -> SpecRow:
         """The shared row of this spec, created on first sight."""

@@ -1,4 +1,4 @@
-"""Every replicated timer, in one wheel: due, retry, execution deadline, expiry, schedules, keys.
+"""Every replicated timer, in one wheel: due, retry, deadlines, expiry, schedules, keys, stops.
 
 A group is one timer for many jobs that share the moment, so a batch of a thousand delayed jobs
 costs one insert. Groups hold ids, not rows: a firing looks each id up and checks that the row still
@@ -16,7 +16,7 @@ from msgspec import Struct
 from cluster.machine.tables import Job, JobExtra
 from cluster.timerwheel import Timer, TimerWheel
 
-DUE, EXPIRE, DEADLINE, OVERDUE, SCHEDULE, KEYS = 1, 2, 3, 4, 5, 6
+DUE, EXPIRE, DEADLINE, OVERDUE, SCHEDULE, KEYS, BACKFILL, STOP = 1, 2, 3, 4, 5, 6, 7, 8
 KEY_BUCKET_MS = 1_000  # keys expire in whole seconds, so that many share a timer
 
 
@@ -60,6 +60,9 @@ class Timers:
         if extra.deadline_timer is not None:
             self.drop(extra.deadline_timer)
             extra.deadline_timer = None
+        if extra.stop_timer is not None:
+            self.drop(extra.stop_timer)
+            extra.stop_timer = None
 
     def expire_key(self, key: str, expires_ms: int) -> None:
         """Remember that `key` (prefixed by its table) may be forgotten at `expires_ms`."""

@@ -7,58 +7,24 @@ attempt is usually the right one. Every sixth pick is nonsense on purpose.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+
+from machine_schedule_moves import SCHEDULE_KINDS
+from machine_values import (
+    NAMES,
+    QUEUES,
+    TIMEOUTS_MS,
+    Move,
+    later,
+    pick,
+    spec_of,
+)
 
 from cluster.machine import commands as c
-from cluster.machine.model import JobSpec, WorkerSpec
+from cluster.machine.model import WorkerSpec
 from cluster.machine.state import State
 
 BASE_MS = 1_000
-NONSENSE = (0, -1, 7_777, 1 << 63)
-NAMES = ("mail", "report")
-QUEUES = ("default", "slow")
 KEYS = ("", "a", "b", "c")
-TIMEOUTS_MS = (0, 500, 3_600_000)
-
-
-class Move(NamedTuple):
-    """`kind` indexes KINDS; the rest is interpreted by it."""
-
-    kind: int
-    a: int
-    b: int
-    c: int
-    d: int
-
-
-NUMBER_MAX = 11  # every field of a move is 0..11
-
-
-def pick(ids: Sequence[int], choice: int) -> int:
-    """One of `ids`, or now and then something that cannot be."""
-    if choice == NUMBER_MAX or not ids:
-        return NONSENSE[choice % len(NONSENSE)]
-    return ids[choice % len(ids)]
-
-
-def spec_of(choice: int) -> JobSpec:
-    return JobSpec(
-        NAMES[choice % 2],
-        QUEUES[choice // 2 % 2],
-        1 + choice % 3,
-        choice % 3,
-        timeout_ms=TIMEOUTS_MS[choice % 3],
-        tags=("x",) if choice % 5 == 0 else (),
-    )
-
-
-def later(state: State, choice: int) -> int:
-    """0, the past, now, or up to a few seconds ahead."""
-    return (
-        (0, max(state.now_ms - 7, 0), state.now_ms)[choice]
-        if choice < 3
-        else (state.now_ms + (choice - 2) ** 4)
-    )
 
 
 def _group(state: State, m: Move) -> c.JobGroup:
@@ -152,42 +118,6 @@ def _purge(state: State, m: Move) -> c.Command:
     return c.PurgeDead([pick(list(state.tables.dead), m.a)])
 
 
-def _schedule_id(state: State, choice: int) -> str:
-    known = list(state.tables.schedules)
-    return known[choice % len(known)] if known and choice < NUMBER_MAX else "nobody"
-
-
-def _put(state: State, m: Move) -> c.Command:
-    name = ("", "", "nightly", "s1")[m.a % 4]
-    bounds = (0, 300)[m.b % 2], (0, 900)[m.c % 2]
-    return c.PutSchedule(
-        name, spec_of(m.b), b"{}", "* * * * *", 0, later(state, m.d), m.c % 2 == 0, *bounds
-    )
-
-
-def _pause(state: State, m: Move) -> c.Command:
-    return c.PauseSchedule(_schedule_id(state, m.a), "note")
-
-
-def _resume(state: State, m: Move) -> c.Command:
-    return c.ResumeSchedule(_schedule_id(state, m.a), later(state, m.d))
-
-
-def _fire(state: State, m: Move) -> c.Command:
-    schedule_id = _schedule_id(state, m.a)
-    row = state.tables.schedules.get(schedule_id)
-    expected = row.next_fire_ms if row is not None and m.b < 9 else m.b
-    return c.FireSchedule(schedule_id, expected, later(state, m.d), m.c % 3)
-
-
-def _trigger(state: State, m: Move) -> c.Command:
-    return c.TriggerSchedule(_schedule_id(state, m.a))
-
-
-def _delete(state: State, m: Move) -> c.Command:
-    return c.DeleteSchedule(_schedule_id(state, m.a))
-
-
 def _worker_spec(choice: int) -> WorkerSpec:
     return WorkerSpec(f"host-{choice}", choice, QUEUES, NAMES, {"zone": str(choice)})
 
@@ -215,8 +145,8 @@ def _pass_time(state: State, m: Move) -> None:
 Maker = Callable[[State, Move], c.Command | None]
 KINDS: tuple[Maker, ...] = (
     _submit, _submit, _submit, _assign, _assign, _assign, _complete, _fail, _fail, _release,
-    _cancel, _retry, _retry, _purge, _put, _pause, _resume, _fire, _fire, _trigger, _delete,
-    _register, _update, _drain, _remove, _pass_time, _pass_time,
+    _cancel, _retry, _retry, _purge,
+    _register, _update, _drain, _remove, _pass_time, _pass_time, *SCHEDULE_KINDS,
 )  # fmt: skip
 STEPS_MS = (0, 0, 0, 1, 7, 100, 499, 1_000, 5_500, -50, 70_000, 86_400_000)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from machine_moves import Move, batch_of
+from machine_moves import batch_of
+from machine_values import Move
 
 from cluster.machine import invariants, snapshot
 from cluster.machine.apply import apply
@@ -41,6 +42,10 @@ def facts(effects: Effects) -> tuple[Any, ...]:
         effects.schedules_due,
         effects.workers_changed,
         effects.workers_left,
+        effects.jobs_stopping,
+        effects.schedule_events,
+        effects.schedule_lags_ms,
+        effects.calendars_changed,
     )
 
 

@@ -13,9 +13,12 @@ from pathlib import Path
 
 from cluster.machine import invariants, lifecycle, snapshot
 from cluster.machine.apply import apply
+from cluster.machine.chronicle import LAUNCHES
 from cluster.machine.commands import Batch, Command, Unreadable, decode_batch, encode_batch
 from cluster.machine.effects import Effects
+from cluster.machine.model import ScheduleEvent
 from cluster.machine.results import (
+    BackfillStarted,
     Done,
     Fired,
     PerJob,
@@ -29,6 +32,7 @@ from cluster.machine.results import (
 from cluster.machine.state import State
 
 SEPARATOR = "----"
+TOLD_BY_COMMANDS = {"paused", "resumed", "changed", "deleted", "backfill_started"}
 
 
 @dataclass
@@ -143,6 +147,8 @@ def show_result(result: Result) -> str:
             return f"schedule {schedule_id}"
         case Fired(job_id):
             return f"fired {job_id}"
+        case BackfillStarted(backfill_id):
+            return f"backfill {backfill_id}"
         case Registered(worker_id):
             return f"worker w{worker_id}"
 
@@ -160,16 +166,41 @@ def show_effects(effects: Effects) -> Iterator[str]:
         yield f"  finished {end.job.id} {lifecycle.STATUS[end.job.state]}{detail}"
     for worker_id, job_id, attempt in effects.jobs_stopped:
         yield f"  stop {job_id}#{attempt} at w{worker_id}"
+    for worker_id, job_id, attempt in effects.jobs_stopping:
+        yield f"  ask to stop {job_id}#{attempt} at w{worker_id}"
     for job_id, attempt in effects.jobs_overdue:
         yield f"  overdue {job_id}#{attempt}"
     if effects.jobs_retrying:
         yield f"  retrying {effects.jobs_retrying}"
-    for schedule_id, due_ms in effects.schedules_due:
-        yield f"  due {schedule_id} at {due_ms}"
+    yield from _show_schedules(effects)
     if effects.workers_changed:
         yield "  changed " + " ".join(f"w{i}" for i in effects.workers_changed)
     if effects.workers_left:
         yield "  left " + " ".join(f"w{i}" for i in effects.workers_left)
+
+
+def _show_schedules(effects: Effects) -> Iterator[str]:
+    for schedule_id, due_ms in effects.schedules_due:
+        yield f"  due {schedule_id} at {due_ms}"
+    for schedule_id, event in effects.schedule_events:
+        if event.kind not in LAUNCHES and event.kind not in TOLD_BY_COMMANDS:
+            yield f"  {schedule_id} {show_event(event)}"
+    if effects.calendars_changed:
+        yield "  calendars " + " ".join(effects.calendars_changed)
+
+
+def show_event(event: ScheduleEvent) -> str:
+    parts = [event.kind]
+    if event.count != 1:
+        parts.append(f"{event.count} times")
+    if event.reason:
+        parts.append(f"({event.reason})")
+    if event.nominal_ms:
+        until = f"..{event.last_ms}" if event.last_ms != event.nominal_ms else ""
+        parts.append(f"{event.nominal_ms}{until}")
+    if event.job_id:
+        parts.append(f"job {event.job_id}")
+    return " ".join(parts)
 
 
 def _ids(ids: list[int]) -> str:

@@ -7,7 +7,7 @@ import os
 import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from machine_moves import KINDS, NUMBER_MAX, Move
+from machine_moves import KINDS
 from machine_replicas import (
     Script,
     book,
@@ -17,6 +17,7 @@ from machine_replicas import (
     live,
     replay,
 )
+from machine_values import NUMBER_MAX, Move
 
 from cluster.machine import invariants
 from cluster.machine.commands import decode_batch

@@ -1,5 +1,23 @@
 """Reducers, one file per entity. Importing this package registers them all."""
 
-from cluster.machine.reducers import assignments, dead_letters, jobs, schedules, workers
+from cluster.machine.reducers import (
+    assignments,
+    backfills,
+    calendars,
+    dead_letters,
+    jobs,
+    occurrences,
+    schedules,
+    workers,
+)
 
-__all__ = ["assignments", "dead_letters", "jobs", "schedules", "workers"]
+__all__ = [
+    "assignments",
+    "backfills",
+    "calendars",
+    "dead_letters",
+    "jobs",
+    "occurrences",
+    "schedules",
+    "workers",
+]

@@ -17,8 +17,8 @@ from cluster.machine.commands import (
     ReleaseJobs,
 )
 from cluster.machine.effects import Effects, Finished
+from cluster.machine.jobs import extra_of
 from cluster.machine.model import Attempt
-from cluster.machine.reducers.jobs import extra_of
 from cluster.machine.registry import reduces
 from cluster.machine.results import NONE_REFUSED, Rejected, Result, Settled
 from cluster.machine.state import State
@@ -36,6 +36,7 @@ RELEASE = lifecycle.transitions("release")
 RETRY = lifecycle.transitions("retry")
 FAIL = lifecycle.transitions("fail")
 COMPLETE = lifecycle.transitions("complete")
+CANCEL = lifecycle.transitions("cancel")
 
 
 @reduces(AssignJobs)
@@ -122,6 +123,8 @@ def complete_jobs(state: State, command: CompleteJobs, effects: Effects) -> Resu
             timers.release_extra(extra)
             if extra.unique_key:
                 release_unique(state, extra, job_id)
+            if extra.schedule_id:
+                state.runs_ended.append(job)
         del jobs[job_id]
         if returned:
             returned.pop(job_id, None)
@@ -160,11 +163,14 @@ def _holds(job: Job | None, attempt: int, worker_id: int) -> bool:
 
 def end_attempt(state: State, job: Job, failure: JobFailure, effects: Effects) -> None:
     """A failed attempt: retried at the decided time, or dead, also when that time would come
-    after the job's deadline."""
+    after the job's deadline. One that was asked to stop has stopped: it is cancelled."""
     record_attempt(
         state, job, failure.outcome, failure.error_type, failure.error_message, failure.log
     )
     state.leave_worker(job)
+    if _was_asked_to_stop(job):
+        _end_as_asked(state, job, failure.error_message, failure.log, effects)
+        return
     job.failures += 1
     retry_at_ms = max(failure.retry_at_ms, state.now_ms)
     if not failure.retry_at_ms or _is_past_deadline(job, retry_at_ms):
@@ -188,6 +194,18 @@ def end_attempt(state: State, job: Job, failure: JobFailure, effects: Effects) -
 
 def _is_past_deadline(job: Job, at_ms: int) -> bool:
     return job.extra is not None and 0 < job.extra.deadline_ms <= at_ms
+
+
+def _was_asked_to_stop(job: Job) -> bool:
+    return job.extra is not None and job.extra.stop_by_ms > 0
+
+
+def _end_as_asked(state: State, job: Job, message: str, log: str, effects: Effects) -> None:
+    """The worker says that the run stopped, in whatever words."""
+    state.totals.cancelled += 1
+    text = message or "stopped for a newer occurrence of its schedule"
+    finished = Finished(job, state.now_ms, None, "cancelled", text, log)
+    state.finish(job, CANCEL[job.state], finished, effects)
 
 
 def record_attempt(
@@ -236,6 +254,9 @@ def hand_back(state: State, job: Job, effects: Effects) -> None:
     """The attempt ends without counting as a failure."""
     record_attempt(state, job, "released", "", "", "")
     state.leave_worker(job)
+    if _was_asked_to_stop(job):
+        _end_as_asked(state, job, "", "", effects)
+        return
     if _is_past_deadline(job, state.now_ms):
         finished = Finished(job, state.now_ms, None, "deadline", "total_timeout_seconds passed")
         state.bury(job, finished, effects)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from cluster.machine import lifecycle
-from cluster.machine.commands import JobChanges, PurgeDead, RetryJobs
+from cluster.machine.commands import PurgeDead, RetryJobs
 from cluster.machine.effects import Effects
-from cluster.machine.model import JobSpec
+from cluster.machine.jobs import changed_spec
 from cluster.machine.registry import reduces
 from cluster.machine.results import PerJob, Rejected, Result
 from cluster.machine.state import State
@@ -45,7 +45,7 @@ def _revive(state: State, dead: DeadJob, command: RetryJobs, effects: Effects) -
     job, tables = new_row(dead.job), state.tables
     del tables.dead[job.id]
     state.totals.revived += 1
-    kind = tables.intern(_changed(job.kind.spec, command.changes))
+    kind = tables.intern(changed_spec(job.kind.spec, command.changes))
     kind.jobs += 1
     job.kind = kind
     if command.changes.payload is not None:
@@ -57,6 +57,8 @@ def _revive(state: State, dead: DeadJob, command: RetryJobs, effects: Effects) -
         job.extra = _extra_anew(job.extra)
         if job.extra.unique_key:
             hold_unique(state, job.extra.unique_key, job.id)
+        if job.extra.schedule_id:
+            tables.add_run(job.extra.schedule_id, job.id)
     tables.jobs[job.id] = job
     tables.returned[job.id] = None
     if command.run_at_ms > state.now_ms:
@@ -78,18 +80,6 @@ def _extra_anew(extra: JobExtra) -> JobExtra:
         extra.schedule_id,
         extra.nominal_ms,
         attempts=list(extra.attempts) if extra.attempts is not None else None,
-    )
-
-
-def _changed(spec: JobSpec, changes: JobChanges) -> JobSpec:
-    return JobSpec(
-        spec.name,
-        changes.queue if changes.queue is not None else spec.queue,
-        changes.priority if changes.priority is not None else spec.priority,
-        changes.max_retries if changes.max_retries is not None else spec.max_retries,
-        spec.retry,
-        changes.timeout_ms if changes.timeout_ms is not None else spec.timeout_ms,
-        spec.tags,
     )
 
 

@@ -10,14 +10,11 @@ from cluster.machine.commands import (
     JobGroup,
     SubmitJobs,
 )
-from cluster.machine.effects import Effects, Finished
+from cluster.machine.effects import Effects
+from cluster.machine.jobs import cancel_one, create_group, extra_of
 from cluster.machine.registry import reduces
 from cluster.machine.results import PerJob, Rejected, Result, Submitted
 from cluster.machine.state import State
-from cluster.machine.tables import Job, JobExtra
-from cluster.machine.timers import DEADLINE, DUE, EXPIRE
-
-CANCEL = lifecycle.transitions("cancel")
 
 
 @reduces(SubmitJobs)
@@ -43,51 +40,6 @@ def submit_jobs(state: State, command: SubmitJobs, effects: Effects) -> Result:
     return result
 
 
-def create_group(state: State, group: JobGroup, effects: Effects) -> range:
-    """Create all jobs of a group; they share a spec, a due time and one timer."""
-    tables, now_ms = state.tables, state.now_ms
-    first, count = state.next_job_id, len(group.payloads)
-    ids = range(first, first + count)
-    if not count:
-        return ids
-    kind = tables.intern(group.spec)
-    state.next_job_id = first + count
-    state.totals.submitted += count
-    kind.jobs += count
-    jobs = tables.jobs
-    if group.run_at_ms > now_ms:
-        timer = state.timers.add(group.run_at_ms, DUE, ids)
-        kind.queue.scheduled += count
-        due_ms, waiting = group.run_at_ms, lifecycle.SCHEDULED
-        for job_id, payload in zip(ids, group.payloads, strict=True):
-            jobs[job_id] = Job(job_id, kind, payload, waiting, now_ms, due_ms, 0, 0, 0, 0, timer)
-    else:
-        kind.queue.ready += count
-        ready = effects.jobs_ready
-        for job_id, payload in zip(ids, group.payloads, strict=True):
-            job = jobs[job_id] = Job(job_id, kind, payload, lifecycle.READY, now_ms, now_ms)
-            ready.append(job)
-    if group.expires_at_ms or group.deadline_ms:
-        _bound_waiting(state, group, ids)
-    return ids
-
-
-def _bound_waiting(state: State, group: JobGroup, ids: range) -> None:
-    """Attach the timers that end jobs which wait or live too long."""
-    expire = state.timers.add(group.expires_at_ms, EXPIRE, ids) if group.expires_at_ms else None
-    deadline = state.timers.add(group.deadline_ms, DEADLINE, ids) if group.deadline_ms else None
-    for job_id in ids:
-        extra = extra_of(state.tables.jobs[job_id])
-        extra.expires_at_ms, extra.expire_timer = group.expires_at_ms, expire
-        extra.deadline_ms, extra.deadline_timer = group.deadline_ms, deadline
-
-
-def extra_of(job: Job) -> JobExtra:
-    if job.extra is None:
-        job.extra = JobExtra()
-    return job.extra
-
-
 def _create_unique(state: State, group: JobGroup, effects: Effects) -> list[int]:
     """Create one by one, each under its unique key; 0 stands for a refused one."""
     assert group.unique_keys is not None
@@ -110,7 +62,7 @@ def _create_one_unique(
         if old is not None:
             if old.state == lifecycle.RUNNING:
                 return held.job_id  # a running job is not replaced under its worker's hands
-            _cancel_one(state, old, "replaced", effects)
+            cancel_one(state, old, "replaced", effects)
     one = JobGroup(group.spec, [payload], group.run_at_ms, group.expires_at_ms, group.deadline_ms)
     job_id = create_group(state, one, effects)[0]
     if key:
@@ -129,20 +81,6 @@ def cancel_jobs(state: State, command: CancelJobs, effects: Effects) -> Result:
             known = 0 < job_id < state.next_job_id
             codes.append(int(Rejected.FINISHED if known else Rejected.UNKNOWN_JOB))
             continue
-        _cancel_one(state, job, command.reason, effects)
+        cancel_one(state, job, command.reason, effects)
         codes.append(0)
     return PerJob(codes)
-
-
-def _cancel_one(state: State, job: Job, reason: str, effects: Effects) -> None:
-    """Cancelled at once, also when running: a late answer is fenced off as stale."""
-    after = CANCEL[job.state]
-    if job.state == lifecycle.RUNNING:
-        effects.jobs_stopped.append((job.worker_id, job.id, job.attempt))
-        state.leave_worker(job)
-    else:
-        effects.jobs_withdrawn.append(job)
-        state.timers.release(job)
-    state.totals.cancelled += 1
-    finished = Finished(job, state.now_ms, None, "cancelled", reason)
-    state.finish(job, after, finished, effects)

@@ -1,70 +1,129 @@
-"""Recurring jobs. The leader computes fire times; here each occurrence is launched exactly once."""
+"""Recurring jobs: their definition and whether they are planned at all.
+
+The leader computes when they fire; the launching itself is in `occurrences`.
+"""
 
 from __future__ import annotations
 
+from cluster.machine.chronicle import record, record_missed
 from cluster.machine.commands import (
     DeleteSchedule,
-    FireSchedule,
-    JobGroup,
     PauseSchedule,
     PutSchedule,
     ResumeSchedule,
     TriggerSchedule,
 )
 from cluster.machine.effects import Effects
-from cluster.machine.reducers.jobs import create_group, extra_of
+from cluster.machine.launching import (
+    EXHAUSTED,
+    MAX_EXECUTIONS,
+    drop_planned,
+    end,
+    is_used_up,
+    plan_next,
+    plan_of,
+    unplan,
+)
+from cluster.machine.overlap import offer_manual
 from cluster.machine.registry import reduces
 from cluster.machine.results import DONE, Fired, Rejected, Result, Scheduled
 from cluster.machine.state import State
 from cluster.machine.tables import ScheduleRow
-from cluster.machine.timers import SCHEDULE
+
+MANUAL_MAX = 100  # runs asked for by hand that wait
+
+# What a new definition leaves alone: what happened so far, what waits, and a pause.
+KEPT = (
+    "created_ms", "run_count", "skipped_count", "executions", "last_fire_ms", "last_job_id",
+    "last_nominal_ms", "paused", "note", "next_backfill_id", "waiting", "recent", "events",
+)  # fmt: skip
 
 
 @reduces(PutSchedule)
 def put_schedule(state: State, command: PutSchedule, effects: Effects) -> Result:
-    schedules = state.tables.schedules
-    schedule_id = command.schedule_id
+    schedules, schedule_id = state.tables.schedules, command.schedule_id
+    old: ScheduleRow | None = schedules.get(schedule_id) if schedule_id else None
+    refusal = _why_not(state, command, old)
+    if refusal is not None:
+        return refusal
     if not schedule_id:
         while (schedule_id := f"s{state.next_schedule_id}") in schedules:
             state.next_schedule_id += 1  # somebody chose this name by hand
         state.next_schedule_id += 1
-    old = schedules.get(schedule_id)
+    row = _row(state, command, schedule_id)
+    if old is not None:
+        _succeed(state, row, old)
+    schedules[schedule_id] = row
+    _follow_calendars(state, row)
+    if old is not None:
+        record(state, row, effects, "changed", reason=command.reason)
+    if command.paused and not row.paused:
+        row.paused, row.note = True, command.note
+        record(state, row, effects, "paused", reason=command.note)
+    _start(state, row, command.next_fire_ms, command.next_nominal_ms, effects)
+    return Scheduled(schedule_id)
+
+
+def _why_not(state: State, command: PutSchedule, old: ScheduleRow | None) -> Rejected | None:
+    if command.expected_version and (old is None or old.version != command.expected_version):
+        return Rejected.STALE_VERSION
     if old is not None and not command.replace:
         return Rejected.CONFLICT
-    row = ScheduleRow(
+    if command.plan is not None:
+        if any(name not in state.tables.calendars for name in command.plan.calendars):
+            return Rejected.UNKNOWN_CALENDAR
+        if old is not None and 0 < command.next_nominal_ms <= old.last_nominal_ms:
+            return Rejected.STALE_FIRE
+    return None
+
+
+def _row(state: State, command: PutSchedule, schedule_id: str) -> ScheduleRow:
+    return ScheduleRow(
         schedule_id,
         command.spec,
         command.payload,
         command.cron,
         command.every_ms,
-        command.next_fire_ms,
+        0,
         state.now_ms,
         command.queue_timeout_ms,
         command.total_timeout_ms,
+        plan=command.plan or plan_of(command.cron, command.every_ms, command.next_fire_ms),
+        overlap=command.overlap,
+        max_executions=command.max_executions,
+        changed_ms=state.now_ms,
     )
-    if old is not None:
-        _stop(state, old)
-        row.created_ms, row.run_count, row.skipped_count = (
-            old.created_ms, old.run_count, old.skipped_count,
-        )  # fmt: skip
-        row.last_fire_ms, row.last_job_id = old.last_fire_ms, old.last_job_id
-        row.paused, row.note = old.paused, old.note
-        if row.paused:
-            row.next_fire_ms = 0
-    schedules[schedule_id] = row
-    _plan(state, row)
-    return Scheduled(schedule_id)
 
 
-def _plan(state: State, row: ScheduleRow) -> None:
-    if row.next_fire_ms:
-        row.timer = state.timers.add(row.next_fire_ms, SCHEDULE, [row.id])
+def _succeed(state: State, row: ScheduleRow, old: ScheduleRow) -> None:
+    unplan(state, old)
+    _leave_calendars(state, old)
+    for name in KEPT:
+        setattr(row, name, getattr(old, name))
+    row.version = old.version + 1
 
 
-def _stop(state: State, row: ScheduleRow) -> None:
-    if row.timer is not None:
-        state.timers.drop(row.timer)
-        row.timer = None
+def _start(state: State, row: ScheduleRow, fire_ms: int, nominal_ms: int, effects: Effects) -> None:
+    """Plan the first occurrence of a definition or after a pause."""
+    nominal_ms = nominal_ms or fire_ms
+    row.accounted_ms = min(state.now_ms, nominal_ms - 1) if fire_ms else state.now_ms
+    row.ended = ""
+    if is_used_up(row):
+        end(state, row, MAX_EXECUTIONS, effects)
+    elif not row.paused:
+        plan_next(state, row, fire_ms, nominal_ms)
+        row.ended = "" if fire_ms else EXHAUSTED
+    state.schedules_freed[row.id] = None
+
+
+def _follow_calendars(state: State, row: ScheduleRow) -> None:
+    for name in row.plan.calendars:
+        state.tables.calendars[name].users[row.id] = None
+
+
+def _leave_calendars(state: State, row: ScheduleRow) -> None:
+    for name in row.plan.calendars:
+        state.tables.calendars[name].users.pop(row.id, None)
 
 
 @reduces(PauseSchedule)
@@ -72,8 +131,9 @@ def pause_schedule(state: State, command: PauseSchedule, effects: Effects) -> Re
     row = state.tables.schedules.get(command.schedule_id)
     if row is None:
         return Rejected.UNKNOWN_SCHEDULE
-    _stop(state, row)
-    row.paused, row.note, row.next_fire_ms = True, command.note, 0
+    unplan(state, row)
+    row.paused, row.note = True, command.note
+    record(state, row, effects, "paused", reason=command.note)
     return DONE
 
 
@@ -84,30 +144,14 @@ def resume_schedule(state: State, command: ResumeSchedule, effects: Effects) -> 
         return Rejected.UNKNOWN_SCHEDULE
     if not row.paused:
         return DONE
-    row.paused, row.note, row.next_fire_ms = False, "", command.next_fire_ms
-    _plan(state, row)
-    return DONE
-
-
-@reduces(FireSchedule)
-def fire_schedule(state: State, command: FireSchedule, effects: Effects) -> Result:
-    row = state.tables.schedules.get(command.schedule_id)
-    if row is None:
-        return Rejected.UNKNOWN_SCHEDULE
-    if row.paused:
-        return Rejected.PAUSED
-    expected_ms, next_ms = command.expected_fire_ms, command.next_fire_ms
-    if not expected_ms or row.next_fire_ms != expected_ms or expected_ms > state.now_ms:
+    if 0 < command.next_nominal_ms <= row.last_nominal_ms:
         return Rejected.STALE_FIRE
-    if 0 < next_ms <= expected_ms:
-        return Rejected.STALE_FIRE  # would launch this occurrence once more
-    _stop(state, row)
-    job_id = _launch(state, row, expected_ms, effects)
-    state.totals.fired += 1
-    row.skipped_count += command.skipped
-    row.next_fire_ms = next_ms
-    _plan(state, row)
-    return Fired(job_id)
+    row.paused, row.note = False, ""
+    record_missed(state, row, command.missed, effects)
+    record(state, row, effects, "resumed", nominal_ms=command.next_nominal_ms)
+    if row.ended != MAX_EXECUTIONS:
+        _start(state, row, command.next_fire_ms, command.next_nominal_ms, effects)
+    return DONE
 
 
 @reduces(TriggerSchedule)
@@ -115,27 +159,23 @@ def trigger_schedule(state: State, command: TriggerSchedule, effects: Effects) -
     row = state.tables.schedules.get(command.schedule_id)
     if row is None:
         return Rejected.UNKNOWN_SCHEDULE
-    return Fired(_launch(state, row, state.now_ms, effects))
-
-
-def _launch(state: State, row: ScheduleRow, nominal_ms: int, effects: Effects) -> int:
-    """One occurrence becomes a job that knows its schedule and its nominal time."""
-    now_ms = state.now_ms
-    expires_at_ms = now_ms + row.queue_timeout_ms if row.queue_timeout_ms else 0
-    deadline_ms = now_ms + row.total_timeout_ms if row.total_timeout_ms else 0
-    group = JobGroup(row.spec, [row.payload], 0, expires_at_ms, deadline_ms)
-    job_id = create_group(state, group, effects)[0]
-    extra = extra_of(state.tables.jobs[job_id])
-    extra.schedule_id, extra.nominal_ms = row.id, nominal_ms
-    row.last_fire_ms, row.last_job_id = nominal_ms, job_id
-    row.run_count += 1
-    return job_id
+    if row.waiting is not None and len(row.waiting.manual) >= MANUAL_MAX:
+        return Rejected.FULL
+    return Fired(offer_manual(state, row, command.changes, command.overlap, effects))
 
 
 @reduces(DeleteSchedule)
 def delete_schedule(state: State, command: DeleteSchedule, effects: Effects) -> Result:
+    """What it launched goes on; what waits is dropped."""
     row = state.tables.schedules.pop(command.schedule_id, None)
     if row is None:
         return Rejected.UNKNOWN_SCHEDULE
-    _stop(state, row)
+    unplan(state, row)
+    _leave_calendars(state, row)
+    drop_planned(state, row, "deleted", effects)
+    if row.waiting is not None:
+        for backfill in row.waiting.backfills.values():
+            if backfill.timer is not None:
+                state.timers.drop(backfill.timer)
+    record(state, row, effects, "deleted")
     return DONE

@@ -4,7 +4,7 @@ and a snapshot of its last state.
 Run once per release that appends commands, under the next number: a golden log is never made anew,
 because old journals are not either.
 
-    PYTHONPATH=.:tests/machine python tests/machine/golden/make.py v1
+    PYTHONPATH=.:tests/machine python tests/machine/golden/make.py v1 0
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import struct
 import sys
 from pathlib import Path
 
-from machine_moves import KINDS, NUMBER_MAX, Move
+from machine_moves import KINDS
 from machine_replicas import Script, dump, live
+from machine_values import NUMBER_MAX, Move
 
 HERE = Path(__file__).parent
 LIVES = 13
@@ -35,10 +36,10 @@ def script(seed: int) -> Script:
     ]
 
 
-def main(name: str) -> None:
+def main(name: str, first_seed: int) -> None:
     """Several lives, so that each starts from nothing and none is ruled by one long jump."""
     log, ends = bytearray(), []
-    for seed in range(LIVES):
+    for seed in range(first_seed, first_seed + LIVES):
         state, entries = live(script(seed))
         for entry in entries:
             log += struct.pack("<I", len(entry)) + entry
@@ -56,4 +57,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], int(sys.argv[2]))
