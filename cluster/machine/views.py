@@ -13,10 +13,39 @@ from msgspec import Struct
 
 from cluster.machine import lifecycle
 from cluster.machine.model import Attempt, JobSpec, WorkerSpec
+from cluster.machine.schedule_views import (
+    BackfillView,
+    CalendarView,
+    Outcome,
+    ScheduleView,
+    backfills,
+    calendar,
+    calendar_days,
+    calendars,
+    missed,
+    schedule,
+    schedule_count,
+    schedules,
+)
 from cluster.machine.state import State
-from cluster.machine.tables import DeadJob, Job, ScheduleRow
+from cluster.machine.tables import DeadJob, Job
 
 PROBES_MAX = 10_000
+
+__all__ = [  # what is passed on from `schedule_views`
+    "BackfillView",
+    "CalendarView",
+    "Outcome",
+    "ScheduleView",
+    "backfills",
+    "calendar",
+    "calendar_days",
+    "calendars",
+    "missed",
+    "schedule",
+    "schedule_count",
+    "schedules",
+]
 
 
 class JobView(Struct, gc=False):
@@ -52,24 +81,6 @@ class WorkerView(Struct, gc=False):
     registered_ms: int
     running: list[int]
     draining: bool
-
-
-class ScheduleView(Struct, gc=False):
-    id: str
-    spec: JobSpec
-    payload: bytes
-    cron: str
-    every_ms: int
-    next_fire_ms: int
-    created_ms: int
-    paused: bool
-    note: str
-    last_fire_ms: int
-    last_job_id: int
-    run_count: int
-    skipped_count: int
-    queue_timeout_ms: int
-    total_timeout_ms: int
 
 
 class QueueView(Struct, gc=False):
@@ -248,24 +259,16 @@ def worker(state: State, worker_id: int) -> WorkerView | None:
     return WorkerView(w.id, w.spec, w.registered_ms, list(w.running), w.draining)
 
 
-def _schedule(row: ScheduleRow) -> ScheduleView:
-    return ScheduleView(
-        row.id, row.spec, row.payload, row.cron, row.every_ms, row.next_fire_ms, row.created_ms,
-        row.paused, row.note, row.last_fire_ms, row.last_job_id, row.run_count, row.skipped_count,
-        row.queue_timeout_ms, row.total_timeout_ms,
-    )  # fmt: skip
-
-
-def schedule(state: State, schedule_id: str) -> ScheduleView | None:
-    row = state.tables.schedules.get(schedule_id)
-    return _schedule(row) if row is not None else None
-
-
-def schedules(state: State, after_id: str, limit: int) -> list[ScheduleView]:
-    """In order of id, after `after_id`."""
-    table = state.tables.schedules
-    ids = table.irange(minimum=after_id or None, inclusive=(False, True))
-    return [_schedule(table[i]) for i, _ in zip(ids, range(limit), strict=False)]
+def schedule_runs(state: State, schedule_id: str, nominal_ms: int | None = None) -> list[JobView]:
+    """Live jobs that a schedule launched (for one nominal time), newest first. Those that ended
+    are in the node's history."""
+    jobs = state.tables.jobs
+    rows = [jobs[job_id] for job_id in state.tables.runs.get(schedule_id, ())]
+    return [
+        _live(row)
+        for row in reversed(rows)
+        if row.extra is not None and nominal_ms in (None, row.extra.nominal_ms)
+    ]
 
 
 def queues(state: State) -> list[QueueView]:

@@ -61,6 +61,7 @@ class Metrics(Collector):
         self._node_gauges = node_gauges
         self._duration = HistogramMs()
         self._wait = HistogramMs()
+        self._schedule_lag = HistogramMs()
         self._reads: Counter[str] = Counter()
         self._plain: list[Samples] = []
         self._labelled: list[tuple[str, str, str, Samples]] = []
@@ -76,6 +77,8 @@ class Metrics(Collector):
             job = finished.job
             if job.started_ms and job.state != lifecycle.CANCELLED:
                 observe_duration(finished.finished_ms - job.started_ms)
+        for lag_ms in effects.schedule_lags_ms:
+            self._schedule_lag.observe(lag_ms)
 
     def count_read(self, level: str) -> None:
         """A request that read replicated state was answered at this node."""
@@ -104,6 +107,8 @@ class Metrics(Collector):
         yield reads
         yield self._duration.family("job_duration_seconds", "Execution time of ended attempts")
         yield self._wait.family("job_queue_wait_seconds", "From due to assigned")
+        yield self._schedule_lag.family("schedule_lag_seconds", "From fire time to launch")
+        yield _missed(state)
         for plain in self._plain:
             for name, value in plain().items():
                 yield GaugeMetricFamily(name, f"This node's {name}", value)
@@ -128,6 +133,15 @@ def _counters(totals: dict[str, int]) -> Iterable[Metric]:
         ("machine_bugs", "rejected_internal", "Commands refused because a reducer raised"),
     ):
         yield CounterMetricFamily(name, help_text, totals[key])
+
+
+def _missed(state: State) -> Metric:
+    family = CounterMetricFamily(
+        "schedule_missed", "Occurrences of schedules that were not run", labels=["reason"]
+    )
+    for reason, count in sorted(views.missed(state).items()):
+        family.add_metric([reason], count)
+    return family
 
 
 def _gauges(state: State) -> Iterable[Metric]:
