@@ -12,6 +12,7 @@ from cluster.consensus.guards import GUARDS
 
 SECONDS = 12.0
 TAILLESS = (("trailing_entries", 0), ("segment_bytes", 1_000), ("snapshot_chunk_bytes", 100))
+BY_ORDER = (*TAILLESS, ("snapshot_journal_bytes", 10**9))  # no snapshot but those of the plot
 # Where a guard is needed, if chance alone would seldom get there.
 SHAPES = {
     "a1_chunk_commit": Shape(
@@ -19,10 +20,10 @@ SHAPES = {
     ),
     "a3_no_rewind": Shape(members=3, spares=0, calm=True),
     "a4_ack_term": Shape(members=5, spares=0, plots=("stalled_acks",)),
-    "a5_snapshot_age": Shape(members=3, plots=("old_snapshot",)),
+    "a5_snapshot_age": Shape(members=3, spares=0, plots=("late_install",), settings=BY_ORDER),
     "a5_verify_first": Shape(members=3, plots=("rotten_stream",), settings=TAILLESS),
     "a5_ack_index": Shape(members=3, spares=0, plots=("restarted_rival",), settings=TAILLESS),
-    "a5_keep_suffix": Shape(members=5, plots=("torn_stream", "old_snapshot")),
+    "a5_keep_suffix": Shape(members=3, spares=0, plots=("late_install",), settings=BY_ORDER),
     "a6_vote_once": Shape(members=5, spares=0, weather=(0.0, 0.5, 0.0)),
     "a7_one_change": Shape(members=3, spares=2, plots=("two_strangers",)),
     "b3_align": Shape(members=3, plots=("outrun_log",), settings=TAILLESS),
@@ -31,6 +32,15 @@ SHAPES = {
     "b8_full_disk": Shape(members=3, plots=("full_disk",), settings=TAILLESS),
     "b13_chunk_place": Shape(members=3, plots=("torn_stream",), weather=(0.01, 0.3, 1.0)),
     "c1_total_apply": Shape(plots=("poisoned_entry",)),
+    "c2_stickiness": Shape(
+        members=5, spares=0, plots=("half_deaf",), settings=(("uncommitted_entries_max", 30),)
+    ),
+    "c3_higher_term": Shape(members=5, spares=0, plots=("split_term",)),
+    "c7_whole_term": Shape(
+        members=3, spares=0, plots=("deposed_leader",), settings=(("trailing_entries", 1_000),)
+    ),
+    "a6_members_only": Shape(members=3, spares=2, plots=("ghosts",)),
+    "a7_catch_up": Shape(members=3, spares=1, plots=("late_comer",)),
     "c2_check_quorum": Shape(members=3, calm=True, plots=("mute_leader",)),
     "c4_install_alive": Shape(members=3, spares=0, calm=True, plots=("quorum_installs",)),
     "c5_keep_transfer": Shape(members=3, plots=("long_transfer",), settings=TAILLESS),

@@ -30,6 +30,7 @@ NEVER_MS = 9_000_000_000_000  # no schedule fires by itself here
 SPEC = JobSpec("work")
 POISON = b"#poison#"
 READ_TIMEOUT_MS = 1_500
+RUDE_EVERY = 29  # proposals; what their callback raises is its own problem (A11)
 KEYS = ("r1", "r2", "r3")
 _encode = msgspec.msgpack.Encoder().encode
 _decode_epoch = msgspec.msgpack.Decoder(tuple[int, int, msgspec.Raw]).decode
@@ -135,6 +136,8 @@ class Users:
                 self._world.loop.call_soon(self.on_applied.pop())
         if outcome is not Outcome.UNKNOWN:
             self._to_verify.append(proposal)
+        if proposal.number % RUDE_EVERY == 0:
+            raise RuntimeError("a client's callback has a bug")
 
     def committed(self, index: int, content: bytes) -> None:
         """An entry is committed for the first time anywhere."""

@@ -14,7 +14,14 @@ from chaos.sim.raft.promises import Promises
 from cluster.consensus import Role
 from cluster.consensus.members import config_of
 from cluster.consensus.probe import Mark, Probe
-from cluster.consensus.wire import AppendReply, Message, PreVoteReply, RequestVote, VoteReply
+from cluster.consensus.wire import (
+    AppendReply,
+    Message,
+    PreVote,
+    PreVoteReply,
+    RequestVote,
+    VoteReply,
+)
 
 if TYPE_CHECKING:
     from chaos.sim.raft.node import Life
@@ -88,7 +95,8 @@ class Invariants:
         self._campaigns: dict[tuple[str, int], dict[int, None]] = {}  # candidate, life: terms
         self._fewest: dict[tuple[str, int], int] = {}
         self._transfers: dict[tuple[str, int], None] = {}
-        self._granted_at: dict[tuple[str, str], float] = {}  # voter, candidate
+        self._wanted: dict[tuple[str, int, int], int] = {}  # candidate, life, round: the term
+        self._granted_at: dict[tuple[str, str, int], float] = {}  # voter, candidate, term
 
     def _fail(self, reason: str) -> None:
         self._world.fail(reason)
@@ -108,8 +116,11 @@ class Invariants:
                 self._transfers[life.id, message.term] = None
             self._check_campaign(life, message)
         elif isinstance(message, PreVoteReply) and message.granted:
-            self._granted_at[life.id, peer] = self._world.loop.time()
+            asked = (peer, self._world.machines[peer].lives, message.round)
+            self._granted_at[life.id, peer, self._wanted.get(asked, 0)] = self._world.loop.time()
             self._grant_round(life.id, peer, message.round)
+        elif isinstance(message, PreVote):
+            self._wanted[life.id, life.node.lives, message.round] = message.term
 
     def on_taken(self, life: Life, peer: str, epoch: int, message: Message) -> None:
         """A vote counts when it arrives."""
@@ -247,6 +258,7 @@ class Invariants:
             same -= 1
         if same < shadow.last:
             self._check_cut(life, shadow, probe, same)
+            self.promises.check_suffix(life, probe)
         if same < max(first, shadow.first):  # a snapshot took the place of the log
             same = first
             shadow.first, shadow.terms = first, [probe.term_at(first) or 0]
@@ -298,8 +310,8 @@ class Invariants:
             return
         # A connection that closed says more than what was heard over it before.
         silent_s = life.clock.monotonic() - min(heard_before, shadow.heard)
-        granted_s = self._world.loop.time() - self._granted_at.get((life.id, str(candidate)), -9.0)
         whom = (str(candidate), mark[0])
+        granted_s = self._world.loop.time() - self._granted_at.get((life.id, *whom), -9.0)
         arranged = granted_s < PROMISE_S or whom in self._transfers or whom == probe.promised_vote
         if silent_s < STICKY_S and not arranged and mark[0] == before[0] + 1:
             self._fail(f"{life.id} votes for {candidate}, its leader spoke {silent_s:.3f} s ago")

@@ -349,6 +349,12 @@ class Fabric:
             self.cuts.pop((source, target))
             self.heal(source, target)
 
+    def forge(self, source: str, target: str, message: Message) -> None:
+        """Something arrives that the source never said, if the two are connected."""
+        link = self._links.get((min(source, target), max(source, target)))
+        if link is not None and not link.gone:
+            link.pipes[source].push(encode_frame(message, EMPTY))
+
     def reset_between(self, first: str, second: str) -> None:
         link = self._links.get((min(first, second), max(first, second)))
         if link is not None:

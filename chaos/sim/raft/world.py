@@ -40,6 +40,7 @@ LEADER_WITHIN_S = 5 * ELECTION_MAX_S
 EQUAL_WITHIN_S = 20.0
 # What the product may log as an error because a fault ordered it.
 ORDERED = (
+    "a proposal's callback raised",
     "the journal's disk hangs",
     "no snapshot:",
     "is full: no entries are taken",

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from typing import TYPE_CHECKING
 
 from chaos.sim.raft.plots.stage import MEMBERS_FOR_TWO_SIDES, GiveUp, Plot, Stage
 from cluster.consensus import TransferError
+from cluster.consensus.wire import Message, RequestVote, VoteReply
+
+if TYPE_CHECKING:
+    from chaos.sim.raft.node import Life
 
 DEATH_NOTICED_S = 0.25  # an election timeout is longer
 
@@ -14,26 +20,73 @@ class Elections(Stage):
     def plots(self) -> tuple[Plot, ...]:
         told: tuple[Plot, ...] = ()
         if self.world.size >= 3:
-            told += (self.plain_death, self.mute_leader, self.busy_transfer)
+            told += (self.plain_death, self.mute_leader, self.busy_transfer, self.ghosts)
         if self.world.size >= MEMBERS_FOR_TWO_SIDES:
-            told += (self.split_term,) * 2
+            told += (self.split_term, self.half_deaf)
         return told
 
     async def split_term(self) -> None:
-        """C3: two nodes reach a new term, and nobody leads it; the others go on in the old one."""
+        """C3: one vote away from leading, a candidate loses a link. It and its only voter are in a
+        term of their own; the old leader, which all can reach again, goes on in the one before."""
         self.need(MEMBERS_FOR_TWO_SIDES)
         leader = await self.leader()
-        first, second, third, *_ = self.others(leader.node)
-        for machine in (first, second):
-            self.sever(machine, [leader.node, *self.others(leader.node, first, second)], 1.5)
-        self.fabric.heal(first.id, third.id)
-        self.fabric.heal(third.id, first.id)
+        term = leader.raft.epoch
+        first, second, third, *rest = self.others(leader.node)
+        trio = {machine.id: machine for machine in (first, second, third)}
+        cut: list[tuple[str, str]] = []
+
+        def overhear(life: Life, peer: str, message: Message) -> None:
+            if cut or life.id not in trio or not isinstance(message, RequestVote):
+                return
+            if message.term > term:
+                lost = self.rng.choice([one for one in trio if one != life.id])
+                cut.append((life.id, lost))
+                self.fabric.cut(life.id, lost)
+
         try:
-            await asyncio.sleep(self.rng.uniform(0.3, 0.8))
+            with self.overhearing(overhear), self.apart([*trio.values()], [leader.node, *rest]):
+                await self.until(lambda: cut)
+                await asyncio.sleep(0.05)
         finally:
-            self.fabric.cut(first.id, third.id)
-            self.fabric.cut(third.id, first.id)
+            for source, target in cut:
+                self.fabric.reset_between(source, target)
+                self.fabric.heal(source, target)
         await asyncio.sleep(1.0)
+
+    async def half_deaf(self) -> None:
+        """C2: three of five miss their leader and elect another; the fourth hears it, and waits.
+        As nothing commits, the leader soon takes no entries any more, and all logs are equal."""
+        self.need(MEMBERS_FOR_TWO_SIDES)
+        leader = await self.leader()
+        deaf = self.others(leader.node)[: self.world.size // 2 + 1]
+        with contextlib.ExitStack() as stack:
+            for machine in deaf:
+                stack.enter_context(self.mute(machine, leader.node))
+            self.world.users.flood(leader, 40)
+            await asyncio.sleep(0.1)
+            stack.enter_context(self.apart([leader.node], deaf))
+            await self.leader(but=leader.node, after=leader.raft.epoch)
+            await asyncio.sleep(self.rng.uniform(0.0, 0.5))
+
+    async def ghosts(self) -> None:
+        """A6: somebody who is no member votes for whoever wants to lead, before anybody else."""
+        self.need(3)
+        strangers = [one for one in self.world.machines.values() if not one.is_used]
+        if not strangers:
+            raise GiveUp
+        ghost = strangers[0]
+        ghost.is_used = True
+        ghost.start()
+        await asyncio.sleep(0.8)
+        leader = await self.leader()
+        term = leader.raft.epoch
+        leader.node.kill()
+        for _ in range(300):
+            for machine in self.others(ghost):
+                for later in (1, 2):
+                    self.fabric.forge(ghost.id, machine.id, VoteReply(term + later))
+            await asyncio.sleep(0.002)
+        leader.node.start()
 
     async def plain_death(self) -> None:
         """A closed connection says more than a timeout."""

@@ -32,6 +32,9 @@ class Logs(Stage):
             self.world.users.read_aside(old, key)
         await self.commit(new, self.rng.choice((10, 40, 120)))
         await self.snapshot(new)
+        if self.rng.random() < 0.5:  # it hears nothing of how the new term began
+            for link in self.fabric.links_of(old.id):
+                self.fabric.reset(link)
         await self.until(lambda: not self.fabric.cuts)
         for _ in range(self.rng.choice((0, 0, 4))):
             await asyncio.sleep(self.rng.uniform(0.0, 0.06))

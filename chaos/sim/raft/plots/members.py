@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 class Members(Stage):
     def plots(self) -> tuple[Plot, ...]:
-        return (self.come, self.go, self.come_and_go, self.two_strangers)
+        return (
+            self.come,
+            self.go,
+            self.come_and_go,
+            self.two_strangers,
+            self.late_comer,
+        )
 
     def _spares(self) -> list[Machine]:
         return [one for one in self.world.machines.values() if not one.is_used]
@@ -37,6 +43,17 @@ class Members(Stage):
             self.world.users.on_applied.append(leader.node.kill)
         await self._until_voter(spares[0])
         leader.node.start()
+
+    async def late_comer(self) -> None:
+        """A7: a new member joins a long log, and gets its vote when it has nearly all of it."""
+        spares = self._spares()
+        if not spares:
+            raise GiveUp
+        leader = await self.leader()
+        for _ in range(20):
+            await self.commit(leader, 25)
+        self._add(leader, spares[0])
+        await self._until_voter(spares[0])
 
     async def _until_voter(self, machine: Machine) -> None:
         def votes() -> bool:

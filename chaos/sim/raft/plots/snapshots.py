@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from chaos.sim.raft.plots.stage import GiveUp, Plot, Stage
+from chaos.sim.raft.plots.stage import GiveUp, Overhear, Plot, Stage
+from cluster.consensus.wire import AppendReply, Message, SnapshotChunk, SnapshotReply, VoteReply
 
 if TYPE_CHECKING:
-    from chaos.sim.raft.node import Machine
+    from chaos.sim.raft.node import Life, Machine
 
 
 class Snapshots(Stage):
@@ -17,6 +18,7 @@ class Snapshots(Stage):
             return ()
         return (
             self.old_snapshot,
+            self.late_install,
             self.quorum_installs,
             self.torn_stream,
             self.long_transfer,
@@ -38,6 +40,69 @@ class Snapshots(Stage):
         await self.commit(new, 10)
         await asyncio.sleep(1.0)
         follower.pace.call_s = (0.0005, 0.01)
+
+    async def late_install(self) -> None:
+        """A5: while a follower checks what it received, the sender dies, and the new leader sends
+        the log itself. Either that log is committed before the snapshot is checked, or the follower
+        does not know yet that it is, as its disk hangs and the new leader needs its answer."""
+        self.need(3)
+        leader = await self.leader()
+        follower, *rest = self.others(leader.node)
+        before_s, follower.pace.call_s = follower.pace.call_s, (0.5, 0.9)
+        try:
+            with self.apart([follower], [leader.node, *rest]):
+                for link in self.fabric.links_of(follower.id):
+                    self.fabric.reset(link)  # else all it misses would wait in the pipe
+                await self.commit(leader, self.rng.choice((20, 60)))
+                await self._commit_in_silence(leader, rest)
+                await self.snapshot(leader)
+            await self._received(follower)
+            leader.node.kill()
+            with self.overhearing(self._hangs_after_its_vote(follower)):
+                new = await self.leader(but=leader.node, after=leader.raft.epoch)
+                self.world.users.flood(new, 5)
+                await asyncio.sleep(1.0)
+        finally:
+            follower.pace.call_s, follower.pace.hangs = before_s, False
+            leader.node.start()
+
+    async def _commit_in_silence(self, leader: Life, rest: list[Machine]) -> None:
+        """The others have the entries, and are not told that they are committed."""
+        assert leader.probe is not None
+        last = leader.probe.last_index
+        self.world.users.flood(leader, 5)
+        await self.until(lambda: leader.probe and leader.probe.last_index > last)
+        goal = leader.probe.last_index
+
+        def overhear(life: Life, peer: str, message: Message) -> None:
+            if not isinstance(message, AppendReply) or peer != leader.id:
+                return
+            if life.node in rest and message.next_index > goal:
+                self.nemesis.cut(leader.id, life.id, 1.0, 1.0)
+
+        with self.overhearing(overhear):
+            await self.until(lambda: leader.consensus.applied_index >= goal)
+
+    async def _received(self, follower: Machine) -> None:
+        sizes: list[int] = []
+
+        def overhear(life: Life, peer: str, message: Message) -> None:
+            if isinstance(message, SnapshotReply) and life.node is follower:
+                sizes.append(message.offset)
+            elif isinstance(message, SnapshotChunk) and peer == follower.id:
+                sizes[:] = [-message.size, *(size for size in sizes if size > 0)]
+
+        with self.overhearing(overhear):
+            await self.until(lambda: sizes and -sizes[0] in sizes)
+
+    def _hangs_after_its_vote(self, machine: Machine) -> Overhear:
+        hangs = self.rng.random() < 0.5
+
+        def overhear(life: Life, peer: str, message: Message) -> None:
+            if isinstance(message, VoteReply) and life.node is machine:
+                machine.pace.hangs = hangs
+
+        return overhear
 
     async def quorum_installs(self) -> None:
         """C4: the majority needs a follower that is busy installing a snapshot."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from chaos.sim.raft.node import Life, Machine
     from chaos.sim.raft.world import World
+    from cluster.consensus.wire import Message
 
 Plot = Callable[[], Awaitable[None]]
+Overhear = Callable[["Life", str, "Message"], None]
 PATIENCE_S = 3.0
 MEMBERS_FOR_TWO_SIDES = 5
 
@@ -67,6 +70,34 @@ class Stage:
         for other in rest:
             self.nemesis.cut(machine.id, other.id, seconds, seconds)
             self.nemesis.cut(other.id, machine.id, seconds, seconds)
+
+    @contextlib.contextmanager
+    def apart(self, one_side: list[Machine], other_side: list[Machine]) -> Iterator[None]:
+        """Nothing passes between two sides meanwhile."""
+        with contextlib.ExitStack() as stack:
+            for one in one_side:
+                for two in other_side:
+                    stack.enter_context(self.mute(one, two))
+                    stack.enter_context(self.mute(two, one))
+            yield
+
+    @contextlib.contextmanager
+    def mute(self, source: Machine, target: Machine) -> Iterator[None]:
+        """What one says to the other waits meanwhile."""
+        self.fabric.cut(source.id, target.id)
+        try:
+            yield
+        finally:
+            self.fabric.heal(source.id, target.id)
+
+    @contextlib.contextmanager
+    def overhearing(self, react: Overhear) -> Iterator[None]:
+        """`react(life, peer, message)` is called before anything leaves any node."""
+        self.world.eavesdroppers.append(react)
+        try:
+            yield
+        finally:
+            self.world.eavesdroppers.remove(react)
 
     async def commit(self, life: Life, count: int) -> None:
         before = self.world.users.applied
