@@ -195,6 +195,8 @@ class Invariants:
             before = None
         elif mark == before:
             return
+        else:
+            self.promises.check_suffix(life, probe)
         shadow.mark = mark
         if before is None or mark[5] != before[5] or mark[6] != before[6]:
             self._compare_log(life, shadow, probe)
@@ -258,7 +260,6 @@ class Invariants:
             same -= 1
         if same < shadow.last:
             self._check_cut(life, shadow, probe, same)
-            self.promises.check_suffix(life, probe)
         if same < max(first, shadow.first):  # a snapshot took the place of the log
             same = first
             shadow.first, shadow.terms = first, [probe.term_at(first) or 0]

@@ -151,10 +151,10 @@ class Promises:
         manners.owes.clear()
 
     def check_suffix(self, life: Life, probe: Probe) -> None:
-        """A5: entries went from the end of a log. A snapshot whose last entry the log holds takes
-        the place of what is before it, and of nothing behind it."""
+        """A5: a snapshot whose last entry the log holds takes the place of what is before it, and
+        of nothing behind it. A new life is another matter: what was not durable may be gone."""
         before, first = self._shadows[life.id], probe.first_index
-        if before.life is not life or not before.first < first == probe.last_index < before.last:
+        if not before.first < first == probe.last_index < before.last:
             return
         if before.term_at(first) == probe.term_at(first):
             self._fail(f"{life.id} drops {first + 1} to {before.last} for snapshot {first}")
