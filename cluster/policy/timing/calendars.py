@@ -1,0 +1,131 @@
+"""Holidays: occurrences on them are dropped, or moved to the working day before or after.
+
+A moved occurrence keeps its local time of day. Works day by day: a working day and the holidays
+that move to it are one group of days without a gap, so groups follow each other in order and any
+of them can be the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+
+from msgspec import Struct
+
+from cluster.plan import Plan
+from cluster.policy.timing.days import DAY_S
+from cluster.policy.timing.hits import Hit, Note, clock_text, day_text, merged
+from cluster.policy.timing.triggers import Hits
+from cluster.policy.timing.zones import END_S, Zone
+
+Calendars = Mapping[str, frozenset[int]]  # name -> days since 1970-01-01, local dates
+
+ON_HOLIDAY = ("run", "skip", "previous", "next")
+DAYS_MOVED_MAX = 366
+
+
+class Group(Struct, frozen=True):
+    """The days [first, last], all of whose occurrences run on `target`; None: on no day at all."""
+
+    first: int
+    last: int
+    target: int | None
+
+
+def named_days(plan: Plan, calendars: Calendars) -> frozenset[int]:
+    """The holidays of all calendars of a plan; `check` has made sure that they are there."""
+    if not plan.calendars:
+        return frozenset()
+    return _union(tuple(calendars.get(name, frozenset()) for name in plan.calendars))
+
+
+@lru_cache(maxsize=256)
+def _union(calendars: tuple[frozenset[int], ...]) -> frozenset[int]:
+    """Remembered, so that the same set is handed out and its hash is computed once."""
+    return frozenset().union(*calendars)
+
+
+def observed(plan: Plan, moment: Zone, holidays: frozenset[int], hits: Hits) -> Hits:
+    """The hits as the plan's holidays leave them."""
+    if plan.on_holiday == "run" or not holidays:
+        return hits
+    if plan.on_holiday == "skip":
+        return lambda after_ms: _skipping(moment, holidays, hits(after_ms))
+    return lambda after_ms: _moving(plan.on_holiday, moment, holidays, hits, after_ms)
+
+
+def group_of(day: int, holidays: frozenset[int], on_holiday: str) -> Group:
+    """The group that `day` belongs to."""
+    step = 1 if on_holiday == "next" else -1
+    target = day
+    while target in holidays:
+        target += step
+        if abs(target - day) > DAYS_MOVED_MAX:
+            return Group(day, day, None)
+    far = target
+    while far - step in holidays and abs(far - step - target) <= DAYS_MOVED_MAX:
+        far -= step
+    return Group(min(far, target), max(far, target), target)
+
+
+def _skipping(moment: Zone, holidays: frozenset[int], hits: Iterator[Hit]) -> Iterator[Hit]:
+    for hit in hits:
+        local_s = moment.local_s(hit.at_ms // 1000)
+        if hit.reason or local_s // DAY_S not in holidays:
+            yield hit
+        else:
+            yield _on_holiday(hit, local_s, "skipped")
+
+
+def _moving(
+    on_holiday: str, moment: Zone, holidays: frozenset[int], hits: Hits, after_ms: int
+) -> Iterator[Hit]:
+    day = moment.local_s(after_ms // 1000) // DAY_S
+    from_ms = _start_ms(moment, group_of(day, holidays, on_holiday).first) - 1
+    while True:
+        hit = next(hits(from_ms), None)
+        if hit is None:
+            return
+        day = moment.local_s(hit.at_ms // 1000) // DAY_S
+        group = group_of(day, holidays, on_holiday)
+        first, last = max(group.first, 0), group.last
+        if last * DAY_S >= END_S:
+            return
+        streams = [_moved(moment, hits, source, group.target) for source in range(first, last + 1)]
+        for moved in merged(streams):
+            if moved.at_ms > after_ms:
+                yield moved
+        from_ms = max(from_ms + 1, _start_ms(moment, last + 1) - 1)
+
+
+def _moved(moment: Zone, hits: Hits, source: int, target: int | None) -> Iterator[Hit]:
+    """The hits of one day, on the day on which they run."""
+    end_ms = _start_ms(moment, source + 1)
+    for hit in hits(_start_ms(moment, source) - 1):
+        if hit.at_ms >= end_ms:
+            return
+        if source == target or hit.reason:
+            yield hit
+            continue
+        at_s, ms = divmod(hit.at_ms, 1000)
+        local_s = moment.local_s(at_s)
+        if target is None:
+            yield _on_holiday(hit, local_s, "no working day within a year")
+            continue
+        runs_s = moment.instant_s(local_s + (target - source) * DAY_S)
+        yield Hit(runs_s * 1000 + ms, (*hit.notes, _note(local_s, moment.local_s(runs_s))))
+
+
+def _note(local_s: int, runs_s: int) -> Note:
+    return Note(
+        "holiday",
+        f"{day_text(local_s)} is a holiday, {clock_text(local_s)} runs on {day_text(runs_s)}",
+    )
+
+
+def _on_holiday(hit: Hit, local_s: int, what: str) -> Hit:
+    return Hit(hit.at_ms, (), "holiday", f"{day_text(local_s)} is a holiday: {what}")
+
+
+def _start_ms(moment: Zone, day: int) -> int:
+    return moment.instant_s(day * DAY_S) * 1000
