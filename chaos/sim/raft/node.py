@@ -162,6 +162,10 @@ class Life:
         except ConsensusStartError as error:
             self.node.world.start_refused(self, str(error))
             return
+        except Exception as error:
+            if not self.is_over:
+                self.node.world.fail(f"{self.id} breaks when it starts: {error!r}")
+            return
         self.is_started = True
 
     def end(self) -> None:

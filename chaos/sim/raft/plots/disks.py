@@ -13,7 +13,7 @@ class Disks(Stage):
     def plots(self) -> tuple[Plot, ...]:
         told: tuple[Plot, ...] = (self.crowded_journal,)
         if self.world.size >= 3:
-            told += (self.hung_disk, self.hung_majority)
+            told += (self.hung_disk, self.hung_majority, self.killed_in_write)
         return told
 
     async def crowded_journal(self) -> None:
@@ -29,6 +29,22 @@ class Disks(Stage):
             machine.power_off()
             self.nemesis.later(0.02, 0.8, machine.start)
         await asyncio.sleep(0.5)
+
+    async def killed_in_write(self) -> None:
+        """B1: a killed process leaves in the page cache what the next one counts; power goes."""
+        self.need(3)
+        leader = await self.leader()
+        victim = self.rng.choice(self.others())
+        before_s, victim.pace.fsync_s = victim.pace.fsync_s, (0.02, 0.06)
+        for _ in range(self.rng.randint(1, 4)):
+            self.world.users.flood(leader, self.rng.choice((1, 20)))
+            await asyncio.sleep(self.rng.uniform(0.0, 0.02))
+        victim.kill()
+        victim.start()
+        await asyncio.sleep(self.rng.uniform(0.03, 0.4))
+        victim.power_off()
+        victim.pace.fsync_s = before_s
+        victim.start()
 
     async def hung_disk(self) -> None:
         """A leader whose disk hangs makes way, although a leader's disk is in every quorum."""
