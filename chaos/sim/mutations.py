@@ -25,6 +25,7 @@ SHAPES = {
     "a5_ack_index": Shape(members=3, spares=0, plots=("restarted_rival",), settings=TAILLESS),
     "a5_keep_suffix": Shape(members=3, spares=0, plots=("late_install",), settings=BY_ORDER),
     "a6_vote_once": Shape(members=5, spares=0, weather=(0.0, 0.5, 0.0)),
+    "a7_folder": Shape(members=3, plots=("lost_disk",)),
     "a7_one_change": Shape(members=3, spares=2, plots=("two_strangers",)),
     "b1_settle": Shape(members=3, plots=("killed_in_write",)),
     "b3_align": Shape(members=3, plots=("outrun_log",), settings=TAILLESS),

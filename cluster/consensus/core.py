@@ -36,7 +36,7 @@ from .parts import Parts
 from .pin import now
 from .proposals import Proposals
 from .reads import Reads
-from .refusals import ENDS, PERHAPS
+from .refusals import ENDS, report_known_otherwise
 from .replicator import Replicator
 from .roster import Roster
 from .sanity import absurdity_of
@@ -318,7 +318,7 @@ class Core:
         folder = self.network.folder(self.config.node_id)
         behind = self.roster.expects_this(folder, joins=self.config.join)
         if event.reason == "other_folder" and behind:
-            logger.warning("%s knows this node with another data folder; %s", event.peer, PERHAPS)
+            report_known_otherwise(self.counters, event.peer)
         elif event.reason in ENDS:
             self.fail(ENDS[event.reason].format(event.peer))
 

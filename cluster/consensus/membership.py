@@ -94,10 +94,12 @@ class Membership:
                 return
 
     def _unbound(self) -> dict[str, str]:
-        """Members whose data folder is not known yet, but which are connected."""
+        """Members whose data folder is not known yet, but which are connected, and answer: a dead
+        connection may be that of an earlier process, whose folder was emptied since."""
         found = {}
         for member in self._roster.current.members:
-            if not member.folder and (folder := self._network.folder(member.id)):
+            answers = member.id == self._config.node_id or self._replicator.acked(member.id) > 0
+            if not member.folder and answers and (folder := self._network.folder(member.id)):
                 found[member.id] = folder
         return found
 

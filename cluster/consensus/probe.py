@@ -87,6 +87,11 @@ class Probe:
     def members(self) -> tuple[str, ...]:
         return self.core.roster.current.ids
 
+    def folder_of(self, node_id: str) -> str | None:
+        """The data folder a member is known by, "" if by none so far, None for no member."""
+        member = self.core.roster.current.find(node_id)
+        return None if member is None else member.folder
+
     # A leader ------------------------------------------------------------------------------
 
     def counted(self, peer: str) -> int:

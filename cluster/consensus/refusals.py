@@ -43,9 +43,6 @@ ENDS = {
         "folder, or remove this node from the cluster and add it again"
     ),
 }
-PERHAPS = (
-    "it is behind, or the lost folder must be removed from the cluster before this one is added"
-)
 
 OFTEN_HARMLESS = {"hung_up": 8}  # two nodes that dial each other at once, a node that just stops
 
@@ -58,4 +55,17 @@ def report(counters: Counters, reason: str, whom: str) -> None:
     if reason in WORDS and times & (times - 1) == 0:
         logger.warning(
             "connection with %s refused: %s (%s, %d)", whom, WORDS[reason], reason, times
+        )
+
+
+def report_known_otherwise(counters: Counters, peer: str) -> None:
+    """As often; only who asked knows that this may be the peer's mistake."""
+    counters.dropped["known_otherwise"] += 1
+    times = counters.dropped["known_otherwise"]
+    if times & (times - 1) == 0:
+        logger.warning(
+            "%s knows this node with another data folder: it is behind, or the lost folder must be "
+            "removed from the cluster before this one is added (%d)",
+            peer,
+            times,
         )

@@ -292,6 +292,21 @@ def test_a_node_that_comes_back_with_a_new_folder_is_let_in_by_the_log(make: Mak
     assert world.core.vet("b:1", "fb") == "removed"
 
 
+def test_a_member_is_known_by_its_folder_only_once_it_answers(make: MakeWorld) -> None:
+    """The connection may be left from an earlier process whose folder was emptied since."""
+    world = make()
+    lead(world)
+    add(world, "d:1")
+    world.connect("d:1")
+    world.network.folders = {"d:1": "of a dead process"}
+    world.acknowledge("b:1", world.journal.last_index)
+    world.pass_time(0.05)
+    assert world.core.roster.current.find("d:1") == Member("d:1", "joining", "")
+    world.network.folders = {"d:1": "new"}
+    world.acknowledge("d:1", world.journal.last_index)
+    assert world.core.roster.current.find("d:1") == Member("d:1", "joining", "new")
+
+
 @pytest.mark.parametrize("joins", [False, True])
 def test_who_is_to_be_added_does_not_end_because_somebody_is_behind(
     make: MakeWorld, joins: bool

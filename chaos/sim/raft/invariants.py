@@ -180,6 +180,10 @@ class Invariants:
         if len(terms) > sum(len(by) >= needed for by in rounds):
             self._fail(f"{life.id} campaigns in term {message.term}, which nobody asked for")
 
+    def forget(self, node_id: str) -> None:
+        """Its disk was lost, and the cluster has let it in again as a new member."""
+        self.shadows[node_id] = Shadow(node_id)
+
     # A look at a node ----------------------------------------------------------------------
 
     def look(self, life: Life) -> None:
@@ -324,6 +328,8 @@ class Invariants:
         if before is None or before[2] is not Role.LEADER or before[0] != term:
             self._elected(life, shadow, probe, term)
         self.promises.check_ready(life, probe)
+        for peer in [peer for peer in shadow.counted if peer not in probe.voters]:
+            del shadow.counted[peer]  # it left; whoever comes back has another disk
         for peer in probe.voters:
             if peer == life.id:
                 continue

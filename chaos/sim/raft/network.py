@@ -13,7 +13,8 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Protocol
 
-from cluster.consensus.mesh import Connected, Disconnected, Event, Received
+from cluster.consensus.mesh import Connected, Disconnected, Event, Received, Refused
+from cluster.consensus.refusals import ENDS
 from cluster.consensus.wire import EMPTY, Blob, FrameDecoder, Message, encode_frame
 
 if TYPE_CHECKING:
@@ -171,6 +172,22 @@ class End:
 
     def set_peers(self, peers: tuple[str, ...]) -> None:
         """Everybody is connected with everybody here; who is refused decides `vet`."""
+        for link in list(self._links.values()):
+            if not self._judge(link):
+                self.down(link)
+
+    def _judge(self, link: Link) -> bool:
+        """As `Mesh.judge`: some are told why they are refused."""
+        other = link.other(self)
+        reason = self.vet(other.life.id, other.folder_id)
+        if reason:
+            self._fabric.refuse(link, other, self.life.id, reason)
+        return not reason
+
+    def refused(self, peer: str, reason: str) -> None:
+        if self.is_open:
+            self.inbox.append(Refused(peer, reason))
+            self.wake()
 
     def meta(self, peer: str) -> dict[str, str]:
         return self._metas.get(peer, {})
@@ -188,7 +205,7 @@ class End:
     def up(self, link: Link) -> None:
         """As `Mesh.link_up`: a link that is still thought to be alive is replaced."""
         peer = link.other(self).life.id
-        if not self.is_open or link.gone:
+        if not self.is_open or link.gone or not self._judge(link):
             return
         old = self._links.get(peer)
         if old is link:
@@ -314,6 +331,12 @@ class Fabric:
                 delay_s = self._rng.uniform(0.3, 3.0)
             self.loop.call_later(delay_s, end.down, link, context=end.life.context)
         self._dial_later(link.ends[0].life.id, link.ends[1].life.id)
+
+    def refuse(self, link: Link, other: End, judge: str, reason: str) -> None:
+        if reason in ENDS:
+            delay_s = self.latency_s(judge, other.life.id)
+            self.loop.call_later(delay_s, other.refused, judge, reason, context=other.life.context)
+        self.reset(link)
 
     def links_of(self, node_id: str) -> list[Link]:
         return [link for key, link in self._links.items() if node_id in key and not link.gone]

@@ -83,6 +83,12 @@ class Machine:
             life.end()
         self.world.lose_power(self)
 
+    def replace_disk(self) -> None:
+        """An empty one, in place of what was lost."""
+        self.storage = self.world.open_storage(self.id)
+        self.storage.named = self._named
+        self.rot.clear()
+
     def pause(self) -> None:
         if self.life is not None and not self.life.is_paused:
             self.world.trace(f"{self.name} pauses")

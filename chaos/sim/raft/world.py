@@ -29,6 +29,7 @@ from chaos.sim.raft.nemesis import Nemesis
 from chaos.sim.raft.network import Fabric
 from chaos.sim.raft.node import Life, Machine, config_of
 from chaos.sim.raft.plots import Plots
+from chaos.sim.raft.repair import Repair
 from cluster.consensus.pin import surround
 from cluster.consensus.wire import Message
 from cluster.machine.apply import Strictness
@@ -137,6 +138,7 @@ class World:
         }
         self.nemesis = Nemesis(self)
         self.plots = Plots(self)
+        self.repair = Repair(self)
 
     def _choose_settings(self, disabled: frozenset[str]) -> dict[str, object]:
         """Everything scaled down, so that what takes hours elsewhere happens every second."""
@@ -174,6 +176,7 @@ class World:
     def on_sent(self, life: Life, peer: str, message: Message) -> None:
         if self.echo:
             self.trace(f"  {life.id} > {peer} {message}")
+        self.repair.on_sent(life, message)
         self.invariants.on_sent(life, peer, message)
         self.housekeeping.on_sent(life, peer, message)
         for overhear in list(self.eavesdroppers):
@@ -184,6 +187,8 @@ class World:
 
     def moved(self, life: Life) -> None:
         """A node did something."""
+        if self.repair.is_lost(life.node):
+            return  # it has nothing to keep any more
         self.invariants.look(life)
         self.housekeeping.look(life)
         self.digests.look(life)
@@ -207,7 +212,7 @@ class World:
     def node_died(self, life: Life, reason: str) -> None:
         """The product stopped itself; by order, or as something is badly wrong."""
         machine = life.node
-        if not machine.excused:
+        if not machine.excused and not self.repair.expects_end(life, reason):
             self.fail(f"{life.id} stops: {reason}")
             return
         self.trace(f"{machine.name} stops: {reason}")
@@ -280,6 +285,10 @@ class World:
             self.fail(f"no leader {LEADER_WITHIN_S + 2.0} s after the faults: {self._roles()}")
             return
         await asyncio.gather(*self.users.tasks)
+        self.adopt(self.loop.create_task(self.repair.finish()))
+        if not await self._until(lambda: self.repair.is_done, EQUAL_WITHIN_S):
+            self.fail(f"a lost disk cannot be replaced: {self._roles()}")
+            return
         if not await self._until(self._settled, EQUAL_WITHIN_S):
             self.fail(f"not settled: {self._roles()}, open {self.users.unresolved()[:5]}")
             return

@@ -34,6 +34,7 @@ class Plots:
         self._themes = [theme(world) for theme in THEMES]
         self._members = Members(world)
         self.all = tuple(plot for theme in self._themes for plot in theme.plots())
+        self.all += self._members.anywhere()
         self.changes = self._members.plots()
         if world.shape.plots:
             self.all = self.changes = tuple(self._named(name) for name in world.shape.plots)

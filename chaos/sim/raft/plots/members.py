@@ -21,6 +21,10 @@ class Members(Stage):
             self.late_comer,
         )
 
+    def anywhere(self) -> tuple[Plot, ...]:
+        """Those that need no spare."""
+        return (self.lost_disk,) if self.world.size > 2 else ()
+
     def _spares(self) -> list[Machine]:
         return [one for one in self.world.machines.values() if not one.is_used]
 
@@ -125,3 +129,23 @@ class Members(Stage):
         await self.commit(new, 5)
         self.world.users.flood(old, 5)
         await asyncio.sleep(1.5)
+
+    async def lost_disk(self) -> None:
+        """A7: a disk is lost with all that it promised. The node that is started without it must be
+        nobody's majority, whoever restarts beside it, and comes back by being added again."""
+        self.need(3)
+        leader = await self.leader()
+        victim = self.others(leader.node)[0]
+        await self.until(lambda: self.world.repair.may_lose(victim))
+        if self.rng.random() < 0.5:  # what it acknowledged last, only the leader has as well
+            self.sever(victim, self.others(victim, leader.node), 0.3)
+            self.sever(leader.node, self.others(victim, leader.node)[:1], 1.5)
+            await self.commit(leader, 3)
+        self.world.repair.lose(victim)
+        if self.rng.random() < 0.7:
+            victim.start()
+        for machine in self.others(victim)[: self.rng.randint(0, 2)]:
+            machine.kill()
+            self.nemesis.later(0.02, 1.0, machine.start)
+        await asyncio.sleep(self.rng.uniform(0.2, 2.0))
+        await self.world.repair.bring_back(victim)
