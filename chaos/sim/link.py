@@ -123,6 +123,9 @@ class Connection:
     def send_cancel(self, attempts: list[tuple[int, int]]) -> None:
         self._to_worker(("cancel", attempts))
 
+    def send_stop(self, attempts: list[tuple[int, int]]) -> None:
+        self._to_worker(("stop", attempts))
+
     def send_drain(self) -> None:
         self._to_worker(("drain",))
 

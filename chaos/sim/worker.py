@@ -184,9 +184,10 @@ class SimWorker:
                 self.world.fail(f"{self.name}: jobs came before the registration's answer")
             for job in frame[1]:
                 self._start(job)
-        elif kind == "cancel":
+        elif kind in ("cancel", "stop"):
+            end = self._stop if kind == "cancel" else self._end_early
             for key in frame[1]:
-                self._stop(key)
+                end(key)
         elif kind == "ack":
             for item in self.results.unacked.pop(frame[1], ("", []))[1]:
                 self.results.held.pop(item[:2], None)
@@ -251,6 +252,13 @@ class SimWorker:
                 if handle is not None:
                     handle.cancel()
                 self._finish(key, "release")
+
+    def _end_early(self, key: Key) -> None:
+        """It shall stop and say how it ended; now and then it does not, and is cancelled later."""
+        handle = self.running.get(key)
+        if handle is not None and key not in self.stopping and self.world.rng.random() < 0.8:
+            handle.cancel()
+            self.running[key] = self._later(STOP_S, self._finish, key, "final")
 
     def _stop(self, key: Key) -> None:
         if key in self.running and key not in self.stopping:

@@ -87,7 +87,7 @@ class WorkerDesk:
                 raise NotLeader(self._raft.leader_http)
         session.sink = sink
         session.seen_ms = self._clock.monotonic_ms()
-        asyncio.get_running_loop().call_soon(self._follow_change, worker_id)
+        asyncio.get_running_loop().call_soon(self._catch_up, worker_id, session)
         held = self.held(worker_id)
         return worker_id, [(i, a) for i, a in running if held.get(i) != a]
 
@@ -114,6 +114,16 @@ class WorkerDesk:
         tables = self._raft.state.tables
         row = tables.workers.get(worker_id)
         return {} if row is None else {i: tables.jobs[i].attempt for i in row.running}
+
+    def asked_to_stop(self, worker_id: int) -> Attempts:
+        """Those of them that shall stop and whose end is awaited."""
+        jobs = self._raft.state.tables.jobs
+        held = ((jobs[job_id], attempt) for job_id, attempt in self.held(worker_id).items())
+        return [
+            (job.id, attempt)
+            for job, attempt in held
+            if job.extra is not None and job.extra.stop_by_ms
+        ]
 
     def _require_leader(self) -> None:
         if not self._raft.is_leader:
@@ -266,12 +276,23 @@ class WorkerDesk:
             session = self.sessions.get(worker_id)
             if session is not None and session.sink is not None:
                 session.sink.send_cancel([(job_id, attempt)])
+        for worker_id, job_id, attempt in effects.jobs_stopping:
+            session = self.sessions.get(worker_id)
+            if session is not None and session.sink is not None:
+                session.sink.send_stop([(job_id, attempt)])
         for worker_id in effects.workers_changed:
             self._follow_change(worker_id)
         for worker_id in effects.workers_left:
             gone = self.sessions.pop(worker_id, None)
             if gone is not None and gone.sink is not None:
                 gone.sink.close_moved(self._raft.leader_http)
+
+    def _catch_up(self, worker_id: int, session: Session) -> None:
+        """What a worker was told while it was away, or by the last leader."""
+        self._follow_change(worker_id)
+        asked = self.asked_to_stop(worker_id)
+        if asked and session.sink is not None and self.sessions.get(worker_id) is session:
+            session.sink.send_stop(asked)
 
     def _follow_change(self, worker_id: int) -> None:
         session = self.sessions.get(worker_id)

@@ -160,8 +160,12 @@ class Dispatcher(Actor):
     async def _push(self, session: Session, jobs: list[Job]) -> None:
         """Send what was assigned and still is: a job may have been cancelled in the same entry.
 
-        What never reaches the worker is released."""
+        What never reaches the worker is released, also what shall stop before it began."""
         held = [job for job in jobs if self._is_held(session, job)]
+        stopping = [job for job in held if job.extra is not None and job.extra.stop_by_ms]
+        if stopping:
+            held = [job for job in held if job.extra is None or not job.extra.stop_by_ms]
+            await self._hand_back(session.worker_id, stopping)
         if len(held) < len(jobs):
             session.refund(len(jobs) - len(held))
             self._wake_later()

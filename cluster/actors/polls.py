@@ -34,6 +34,10 @@ class PollSink:
         gone = set(attempts)
         self.jobs = [job for job in self.jobs if (job.job_id, job.attempt) not in gone]
 
+    def send_stop(self, attempts: Attempts) -> None:
+        """The next heartbeat tells; what was not fetched yet is not handed out any more."""
+        self.send_cancel(attempts)
+
     def send_drain(self) -> None:
         """The next heartbeat tells."""
 
@@ -98,15 +102,19 @@ class PollDesk:
             await sink.arrival(min(left_s, piece_s))
             session.seen_ms = self._clock.monotonic_ms()
 
-    async def heartbeat(self, worker_id: int, running: Attempts) -> tuple[Attempts, bool]:
-        """`running` are the attempts at the worker. Returns those it must stop, and whether it
-        shall drain. Jobs that were handed out but never arrived are taken back after one TTL."""
+    async def heartbeat(self, worker_id: int, running: Attempts) -> tuple[Attempts, Attempts, bool]:
+        """`running` are the attempts at the worker. Returns those it must stop and forget, those
+        it shall stop and report, and whether it shall drain. Jobs that were handed out but never
+        arrived are taken back after one TTL."""
         session, sink = self._session(worker_id)
         now_ms = session.seen_ms = self._clock.monotonic_ms()
         held = self._desk.held(worker_id)
         await self._take_back_missing(worker_id, sink, held, set(running), now_ms)
         row = self._raft.state.tables.workers.get(worker_id)
-        return [(i, a) for i, a in running if held.get(i) != a], row is None or row.draining
+        gone = [(i, a) for i, a in running if held.get(i) != a]
+        asked = set(self._desk.asked_to_stop(worker_id))
+        stopping = [attempt for attempt in running if attempt in asked]
+        return gone, stopping, row is None or row.draining
 
     async def _take_back_missing(
         self, worker_id: int, sink: PollSink, held: dict[int, int], claimed: set[tuple[int, int]],

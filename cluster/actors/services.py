@@ -79,6 +79,9 @@ class Sink(Protocol):
 
     def send_jobs(self, jobs: list[Assignment]) -> None: ...
     def send_cancel(self, attempts: list[tuple[int, int]]) -> None: ...
+    def send_stop(self, attempts: list[tuple[int, int]]) -> None:
+        """As a cancellation, but the worker shall say how each of them ended."""
+
     def send_drain(self) -> None: ...
     def close_moved(self, leader_http: str | None) -> None:
         """This node leads no more: tell the worker where to go and close."""

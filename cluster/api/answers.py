@@ -225,7 +225,10 @@ class AttemptAnswer(Struct):
 
 
 class HeartbeatAnswer(Struct):
+    """`cancel`: stop these, no result is wanted. `stop`: stop these and say how they ended."""
+
     cancel: list[AttemptAnswer]
+    stop: list[AttemptAnswer]
     drain: bool
 
 

@@ -188,6 +188,10 @@ def cancel(attempts: list[Attempt]) -> bytes:
     return _encode(("cancel", attempts))
 
 
+def stop(attempts: list[Attempt]) -> bytes:
+    return _encode(("stop", attempts))
+
+
 def ack(seq: int, refused: list[int]) -> bytes:
     return _encode(("ack", seq, refused))
 

@@ -116,6 +116,9 @@ class Connection:
     def send_cancel(self, attempts: list[Attempt]) -> None:
         self._outbox.put(frames.cancel(attempts))
 
+    def send_stop(self, attempts: list[Attempt]) -> None:
+        self._outbox.put(frames.stop(attempts))
+
     def send_drain(self) -> None:
         self._outbox.put(frames.DRAIN)
 

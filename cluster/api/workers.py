@@ -207,10 +207,14 @@ async def heartbeat(call: Call[HeartbeatRequest, Query]) -> HeartbeatAnswer:
     worker_id = parse_worker_id(call.path("worker_id"))
     running = [(parse_job_id(held.job_id), held.attempt) for held in call.body.running]
     try:
-        cancel, drain = await call.services.polls.heartbeat(worker_id, running)
+        cancel, stop, drain = await call.services.polls.heartbeat(worker_id, running)
     except KeyError:
         raise unknown_worker(worker_id) from None
-    return HeartbeatAnswer([AttemptAnswer(str(i), a) for i, a in cancel], drain)
+    return HeartbeatAnswer(_attempt_answers(cancel), _attempt_answers(stop), drain)
+
+
+def _attempt_answers(attempts: list[tuple[int, int]]) -> list[AttemptAnswer]:
+    return [AttemptAnswer(str(job_id), attempt) for job_id, attempt in attempts]
 
 
 def _holder(worker_id: str | None) -> int:

@@ -48,6 +48,12 @@ class Cancel(msgspec.Struct, array_like=True, tag="cancel"):
     keys: list[Key]
 
 
+class Stop(msgspec.Struct, array_like=True, tag="stop"):
+    """Attempts to stop; how each of them ended is awaited."""
+
+    keys: list[Key]
+
+
 class Ack(msgspec.Struct, array_like=True, tag="ack", gc=False):
     """A frame of results is committed; the listed ids were refused as stale."""
 
@@ -76,8 +82,10 @@ class Heartbeat(msgspec.Struct, array_like=True, tag="heartbeat"):
     """The node lives."""
 
 
-Incoming = Registered | Jobs | Cancel | Ack | Drain | Moved | Error | Heartbeat
-KNOWN = frozenset({"registered", "jobs", "cancel", "ack", "drain", "moved", "error", "heartbeat"})
+Incoming = Registered | Jobs | Cancel | Stop | Ack | Drain | Moved | Error | Heartbeat
+KNOWN = frozenset(
+    {"registered", "jobs", "cancel", "stop", "ack", "drain", "moved", "error", "heartbeat"}
+)
 
 _decode_typed = msgspec.msgpack.Decoder(Incoming).decode
 _decode_any = msgspec.msgpack.Decoder(list[Any]).decode

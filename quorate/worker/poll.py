@@ -65,6 +65,7 @@ class _Held(msgspec.Struct):
 
 class _Beat(msgspec.Struct):
     cancel: list[_Held] = []
+    stop: list[_Held] = []
     drain: bool = False
 
 
@@ -208,6 +209,7 @@ class PollLink:
         )
         beat = read(response.body, _Beat)
         runner.cancel([(item.job_id, item.attempt) for item in beat.cancel])
+        runner.stop([(item.job_id, item.attempt) for item in beat.stop])
         if beat.drain:
             self._desk.on_drain()
 

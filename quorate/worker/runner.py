@@ -33,6 +33,7 @@ TRACEBACK_FRAMES = 6
 
 # Why a job was told to stop; each has its own end.
 CANCELLED, TIMEOUT, RELEASED, STALE = "cancelled", "timeout", "released", "stale"
+STOPPED = "stopped"  # another run waits until this one has really ended: nothing is said before
 
 
 class Running:
@@ -159,6 +160,9 @@ class Runner:
             self._fail_timeout(run)
         elif error is None:
             self._outbox.done(run.key, output, run.context.log_text())
+        elif reason == STOPPED and isinstance(error, asyncio.CancelledError):
+            message = "stopped, as the cluster asked"
+            self._outbox.failed(run.key, "cancelled", message, False, run.context.log_text())
         elif reason == RELEASED and isinstance(error, asyncio.CancelledError):
             self._outbox.released(run.key)
         else:
@@ -198,6 +202,10 @@ class Runner:
         """The cluster cancelled these: stop them, no result is wanted."""
         self._stop_keys(keys, CANCELLED)
 
+    def stop(self, keys: Iterable[Sequence[int]]) -> None:
+        """The cluster wants these to end and to say how; a result counts if there is one."""
+        self._stop_keys(keys, STOPPED)
+
     def drop(self, keys: Iterable[Sequence[int]]) -> None:
         """These belong to another worker by now: stop them, drop their results."""
         self._stop_keys(keys, STALE)
@@ -223,7 +231,7 @@ class Runner:
         run.stop_since = self._loop.time()
         cooperative = run.context.request_stop()
         if not run.executor.interruptible:
-            if not run.settled:
+            if not run.settled and reason != STOPPED:
                 self._abandon(run)
         elif not cooperative:
             self._interrupt(run)
@@ -276,7 +284,8 @@ class Runner:
         run.stop_since = now
         if not run.settled:
             logger.warning("job %s (%s) does not stop", run.context.job_id, run.context.name)
-            self._abandon(run)
+            if run.stop_reason != STOPPED:
+                self._abandon(run)
         if run.executor.interruptible and run.task is not None:
             run.task.cancel()
 

@@ -225,6 +225,8 @@ class StreamLink:
                 outbox.ack(frame.seq)
             elif isinstance(frame, frames.Cancel):
                 runner.cancel(frame.keys)
+            elif isinstance(frame, frames.Stop):
+                runner.stop(frame.keys)
             elif isinstance(frame, frames.Drain):
                 self._desk.on_drain()
 

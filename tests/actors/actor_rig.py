@@ -114,6 +114,9 @@ class FakeSink:
     def send_cancel(self, attempts: list[tuple[int, int]]) -> None:
         self.events.append(("cancel", attempts))
 
+    def send_stop(self, attempts: list[tuple[int, int]]) -> None:
+        self.events.append(("stop", attempts))
+
     def send_drain(self) -> None:
         self.events.append(("drain", None))
 

@@ -10,8 +10,15 @@ from actor_rig import SPEC, FakeSink, Rig, virtual
 from cluster.actors.services import AttemptError, NotLeader
 from cluster.consensus import Role
 from cluster.machine import lifecycle
-from cluster.machine.commands import CancelJobs, DrainWorker
+from cluster.machine.commands import (
+    CancelJobs,
+    DrainWorker,
+    JobChanges,
+    PutSchedule,
+    TriggerSchedule,
+)
 from cluster.machine.model import JobSpec, RetrySpec
+from cluster.plan import Plan, Trigger
 
 
 async def leading() -> Rig:
@@ -127,6 +134,50 @@ async def test_a_drain_ordered_while_the_worker_was_away_reaches_it_when_it_is_b
     await asyncio.sleep(0)
     assert new.kinds() == ["drain"]
     assert rig.raft.state.tables.workers[worker_id].draining
+
+
+async def replaced_by_the_next(rig: Rig) -> tuple[int, FakeSink, int]:
+    """A run that is asked to stop for a newer one; its worker, sink and job."""
+    spec, plan = JobSpec("work"), Plan((Trigger("* * * * *"),))
+    put = PutSchedule("s", spec, b"null", "", 0, 1 << 50, plan=plan)
+    await rig.proposer.propose(put)
+    worker_id, sink = await rig.worker(2)
+    await rig.proposer.propose(TriggerSchedule("s"))
+    await asyncio.sleep(0.05)
+    await rig.proposer.propose(TriggerSchedule("s", JobChanges(), "cancel_other"))
+    await asyncio.sleep(0.05)
+    return worker_id, sink, sink.jobs[0].job_id
+
+
+@virtual
+async def test_a_run_that_stands_in_the_way_is_asked_to_stop_and_its_end_is_awaited() -> None:
+    rig = await leading()
+    worker_id, sink, job_id = await replaced_by_the_next(rig)
+    assert sink.events[1:] == [("stop", [(job_id, 1)])]
+    await rig.desk.fail(worker_id, [AttemptError(job_id, 1, "cancelled", "stopped", False)])
+    await asyncio.sleep(0.05)
+    assert job_id not in rig.raft.state.tables.jobs
+    assert rig.raft.state.totals.cancelled == 1
+    assert sink.ids() == [job_id, job_id + 1]
+
+
+@virtual
+async def test_a_worker_that_comes_back_is_asked_to_stop_again() -> None:
+    rig = await leading()
+    worker_id, _, job_id = await replaced_by_the_next(rig)
+    new = FakeSink()
+    await rig.desk.register(SPEC, worker_id, [(job_id, 1)], new)
+    await asyncio.sleep(0.01)
+    assert new.events == [("stop", [(job_id, 1)])]
+
+
+@virtual
+async def test_a_run_that_never_reached_its_worker_ends_instead_of_coming_back() -> None:
+    rig = await leading()
+    worker_id, _, job_id = await replaced_by_the_next(rig)
+    await rig.desk.register(SPEC, worker_id, [], FakeSink())
+    await asyncio.sleep(0.05)
+    assert job_id not in rig.raft.state.tables.jobs
 
 
 @virtual

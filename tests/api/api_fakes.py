@@ -315,6 +315,9 @@ class FakeWorker:
     def send_cancel(self, attempts: list[tuple[int, int]]) -> None:
         self.cancelled += attempts
 
+    def send_stop(self, attempts: list[tuple[int, int]]) -> None:
+        self.cancelled += attempts
+
     def send_drain(self) -> None: ...
 
     def close_moved(self, leader_http: str | None) -> None: ...

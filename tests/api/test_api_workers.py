@@ -85,10 +85,11 @@ async def test_a_heartbeat_names_what_to_stop(api):
     await api("POST", f"/v1/jobs/{ids[0]}/cancel")
     running = [{"job_id": job_id, "attempt": 1} for job_id in ids]
     beat = await api("POST", f"/v1/workers/{worker_id}/heartbeat", {"running": running})
-    assert beat.json == {"cancel": [{"job_id": ids[0], "attempt": 1}], "drain": False}
+    cancelled = [{"job_id": ids[0], "attempt": 1}]
+    assert beat.json == {"cancel": cancelled, "stop": [], "drain": False}
     await api("POST", f"/v1/workers/{worker_id}/drain")
     beat = await api("POST", f"/v1/workers/{worker_id}/heartbeat", {"running": running[1:]})
-    assert beat.json == {"cancel": [], "drain": True}
+    assert beat.json == {"cancel": [], "stop": [], "drain": True}
 
 
 async def test_leaving_hands_jobs_back(api):

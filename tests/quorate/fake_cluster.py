@@ -44,6 +44,7 @@ class Link:
         self.socket: web.WebSocketResponse | None = None
         self.frames: list[list[Any]] = []
         self.cancel: list[dict[str, Any]] = []
+        self.stop: list[dict[str, Any]] = []
         self.drain = False
 
 
@@ -182,6 +183,15 @@ class FakeCluster:
             else:
                 link.cancel.append({"job_id": str(job_id), "attempt": job["attempt"]})
         await self.notify()
+
+    async def stop(self, job_id: int) -> None:
+        """Ask for an end; the worker says how it came."""
+        job = self.jobs[job_id]
+        link = self.workers[job["worker_id"]]
+        if link.socket is not None:
+            await link.socket.send_bytes(pack(["stop", [[job_id, job["attempt"]]]]))
+        else:
+            link.stop.append({"job_id": str(job_id), "attempt": job["attempt"]})
 
 
 async def finished(fake: FakeCluster, job_id: int | str) -> dict[str, Any]:

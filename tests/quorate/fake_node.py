@@ -292,7 +292,7 @@ class FakeNode:
         if link is None:
             return problem(404, "unknown_worker")
         cancel, link.cancel = link.cancel, []
-        return web.json_response({"cancel": cancel, "drain": link.drain})
+        return web.json_response({"cancel": cancel, "stop": link.stop, "drain": link.drain})
 
     async def _leave(self, request: web.Request) -> web.Response:
         link = self.cluster.workers.pop(request.match_info["id"], None)

@@ -71,6 +71,31 @@ async def test_a_task_that_swallows_its_cancellation_is_reported_and_told_again(
     assert (told, worker.running) == (3, 0)
 
 
+async def test_a_run_that_shall_stop_is_not_over_before_it_has_really_ended(
+    fake: FakeCluster, app: Scheduler, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one waits for its end: a thread that does not look at its flag holds that up."""
+    monkeypatch.setattr("quorate.worker.runner.STUBBORN_SECONDS", 0.05)
+    started, gate = threading.Event(), threading.Event()
+
+    @app.task()
+    def deaf() -> int:
+        started.set()
+        gate.wait(10)
+        return 7
+
+    await start_worker(app, slots=2)
+    handle = await deaf.submit()
+    await asyncio.to_thread(started.wait, 5)
+    await fake.stop(int(handle.id))
+    # By the time this has run the sweep has insisted more than once.
+    after = await app.submit("simulate", {"duration_ms": 200})
+    assert (await after.wait(5)).status == "completed"
+    assert fake.status(int(handle.id)) == "running"
+    gate.set()
+    assert (await finished(fake, handle.id))["output"] == 7
+
+
 async def test_blocking_the_loop_is_named_in_the_log(
     fake: FakeCluster,
     app: Scheduler,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from fake_cluster import FakeCluster, StartWorker
+from fake_cluster import FakeCluster, StartWorker, finished
 
 from quorate import Context, Scheduler
 
@@ -67,6 +67,24 @@ async def test_a_cancellation_comes_with_the_heartbeat(
     await handle.cancel()
     async with asyncio.timeout(5):
         await stopped.wait()
+
+
+async def test_a_heartbeat_asks_for_an_end_that_is_reported(
+    fake: FakeCluster, app: Scheduler, start_worker: StartWorker
+) -> None:
+    fake.ttl_seconds = 0.3
+
+    @app.task()
+    async def endless() -> None:
+        await asyncio.Event().wait()
+
+    await start_worker(app, protocol="poll")
+    handle = await endless.submit()
+    await fake.until(lambda: fake.status(int(handle.id)) == "running")
+    await fake.stop(int(handle.id))
+    async with asyncio.timeout(5):
+        job = await finished(fake, handle.id)
+    assert (job["error_type"], job["retryable"]) == ("cancelled", False)
 
 
 async def test_a_forgotten_worker_registers_again(

@@ -143,6 +143,29 @@ async def test_a_cancelled_job_is_really_stopped_and_its_slot_is_free_again(
     assert fake.status(int(handle.id)) == "cancelled"
 
 
+async def test_a_job_that_shall_stop_says_how_it_ended(
+    fake: FakeCluster, app: Scheduler, start_worker: StartWorker
+) -> None:
+    @app.task()
+    async def endless() -> None:
+        await asyncio.Event().wait()
+
+    @app.task()
+    async def dutiful(ctx: Context) -> str:
+        await ctx.wait_cancelled()
+        return "what I have so far"
+
+    await start_worker(app)
+    first, second = await endless.submit(), await dutiful.submit()
+    for handle in (first, second):
+        await fake.until(lambda: fake.status(int(handle.id)) == "running")  # noqa: B023
+        await fake.stop(int(handle.id))
+    job = await finished(fake, first.id)
+    assert (job["error_type"], job["retryable"]) == ("cancelled", False)
+    job = await finished(fake, second.id)
+    assert (job["status"], job["output"]) == ("completed", "what I have so far")
+
+
 async def test_a_thread_sees_its_cancellation_as_a_flag(
     fake: FakeCluster, app: Scheduler, start_worker: StartWorker
 ) -> None:
