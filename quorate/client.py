@@ -14,6 +14,7 @@ import msgspec
 
 from . import payloads
 from .batching import Submitter, submit_all
+from .calendars import Calendars
 from .clock import ClusterClock
 from .handle import Handle
 from .members import Members
@@ -288,6 +289,7 @@ class Client:
         self.transport = Transport(nodes, retry_seconds=retry_seconds, consistency=consistency)
         self.jobs = Jobs(self.transport)
         self.schedules = Schedules(self.transport)
+        self.calendars = Calendars(self.transport)
         self.dlq = DeadLetters(self.transport)
         self.workers = Workers(self.transport)
         self.members = Members(self.transport)

@@ -17,6 +17,7 @@ from cluster.actors.services import Services
 from cluster.api import (
     batch,
     bulk,
+    calendars,
     clock,
     cluster,
     dlq,
@@ -45,6 +46,7 @@ TABLE: tuple[Endpoint, ...] = (
     *bulk.routes,
     *jobs.routes,
     *schedules.routes,
+    *calendars.routes,
     *dlq.routes,
     *worker_stream.routes,
     *workers.routes,

@@ -10,10 +10,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import cluster, dev, dlq, jobs, schedules, submit, tls, work
+from . import calendars, cluster, dev, dlq, jobs, schedules, submit, tls, work
 from .options import UsageError, common_options
 
-NOUNS = (dev, work, submit, jobs, schedules, dlq, cluster, tls)
+NOUNS = (dev, work, submit, jobs, schedules, calendars, dlq, cluster, tls)
 
 
 def build_parser() -> argparse.ArgumentParser:
