@@ -41,6 +41,7 @@ from cluster.consensus import (
     check_tls,
 )
 from cluster.history import History
+from cluster.policy.timing import RELEASES
 from cluster.projections.metrics import Metrics
 from cluster.projections.ready import ReadyQueues
 from cluster.raft_state import RaftState
@@ -63,11 +64,6 @@ def release() -> str:
         return version("quorate")
     except PackageNotFoundError:
         return "dev"
-
-
-def releases() -> str:
-    """What schedules are computed with: other releases may plan other instants."""
-    return ", ".join(f"{name} {version(name)}" for name in ("tzdata", "croniter"))
 
 
 def _require_free(address: str, flag: str) -> None:
@@ -118,7 +114,7 @@ class Node:
         self.raft.on_effects(lambda effects, _: self.metrics.feed(effects))
         self.raft.before_restored(self.ready_queues.prepare)
         self.peer_clocks = PeerClockClient()
-        self.clocks = ClockWatch(self.raft, clock, self.peer_clocks.ask, releases(), release())
+        self.clocks = ClockWatch(self.raft, clock, self.peer_clocks.ask, RELEASES, release())
         self.watches = Supervisor([self.clocks], lambda actor: log.critical("%s is off", actor))
         self.metrics.add_gauges(self.clocks.gauges)
         self.metrics.add_gauge(
