@@ -87,13 +87,11 @@ def _start(
     if late and row.overlap not in IMPATIENT:
         add_late(state, row, late, effects)
         release(state, row, effects)
-    first_id = 0
-    for nominal_ms in launches:
-        first_id = first_id or offer_planned(state, row, nominal_ms, effects)
+    started = [offer_planned(state, row, nominal_ms, effects) for nominal_ms in launches]
     if late and row.overlap in IMPATIENT:
         add_late(state, row, late, effects)
     state.schedules_freed[row.id] = None
-    return first_id
+    return next(filter(None, started), 0)
 
 
 @reduces(ReplanSchedule)

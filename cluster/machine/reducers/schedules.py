@@ -51,7 +51,9 @@ def put_schedule(state: State, command: PutSchedule, effects: Effects) -> Result
             state.next_schedule_id += 1  # somebody chose this name by hand
         state.next_schedule_id += 1
     row = _row(state, command, schedule_id)
+    row.accounted_ms = _accounted_ms(state, command, old, row)
     if old is not None:
+        _drop_due(state, row, old, effects)
         _succeed(state, row, old)
     schedules[schedule_id] = row
     _follow_calendars(state, row)
@@ -95,6 +97,27 @@ def _row(state: State, command: PutSchedule, schedule_id: str) -> ScheduleRow:
     )
 
 
+def _accounted_ms(
+    state: State, command: PutSchedule, old: ScheduleRow | None, row: ScheduleRow
+) -> int:
+    """An equal plan goes on where it was, so that what it omits meanwhile is written down. Another
+    one begins now, or where its first occurrence does, if the leader's entry came late."""
+    nominal_ms = command.next_nominal_ms or command.next_fire_ms
+    if (
+        old is not None
+        and old.plan == row.plan
+        and (old.paused or not nominal_ms or nominal_ms == old.next_nominal_ms)
+    ):
+        return old.accounted_ms
+    return min(state.now_ms, nominal_ms - 1) if nominal_ms else state.now_ms
+
+
+def _drop_due(state: State, row: ScheduleRow, old: ScheduleRow, effects: Effects) -> None:
+    """The old plan's occurrence that was due and not launched yet is not the new plan's."""
+    if old.id in state.due_schedules and row.accounted_ms >= old.next_nominal_ms:
+        record(state, old, effects, "skipped", nominal_ms=old.next_nominal_ms, reason="changed")
+
+
 def _succeed(state: State, row: ScheduleRow, old: ScheduleRow) -> None:
     unplan(state, old)
     _leave_calendars(state, old)
@@ -106,7 +129,6 @@ def _succeed(state: State, row: ScheduleRow, old: ScheduleRow) -> None:
 def _start(state: State, row: ScheduleRow, fire_ms: int, nominal_ms: int, effects: Effects) -> None:
     """Plan the first occurrence of a definition or after a pause."""
     nominal_ms = nominal_ms or fire_ms
-    row.accounted_ms = min(state.now_ms, nominal_ms - 1) if fire_ms else state.now_ms
     row.ended = ""
     if is_used_up(row):
         end(state, row, MAX_EXECUTIONS, effects)
@@ -144,8 +166,10 @@ def resume_schedule(state: State, command: ResumeSchedule, effects: Effects) -> 
         return Rejected.UNKNOWN_SCHEDULE
     if not row.paused:
         return DONE
-    if 0 < command.next_nominal_ms <= row.last_nominal_ms:
+    accounted_ms = max([row.accounted_ms, *(each.last_ms for each in command.missed)])
+    if 0 < command.next_nominal_ms <= accounted_ms:
         return Rejected.STALE_FIRE
+    row.accounted_ms = accounted_ms
     row.paused, row.note = False, ""
     record_missed(state, row, command.missed, effects)
     record(state, row, effects, "resumed", nominal_ms=command.next_nominal_ms)
