@@ -34,6 +34,8 @@ SHAPES = {
     "b8_full_disk": Shape(members=3, plots=("full_disk",), settings=TAILLESS),
     "b13_chunk_place": Shape(members=3, plots=("torn_stream",), weather=(0.01, 0.3, 1.0)),
     "c1_total_apply": Shape(plots=("poisoned_entry",)),
+    "c2_rearm": Shape(members=3, spares=0, plots=("mute_leader",)),
+    "c3_adopt_term": Shape(members=5, spares=0, plots=("split_term",)),
     "c2_stickiness": Shape(
         members=5, spares=0, plots=("half_deaf",), settings=(("uncommitted_entries_max", 30),)
     ),
@@ -52,8 +54,8 @@ SHAPES = {
     "disk_stall": Shape(members=3, spares=0, calm=True, plots=("hung_disk",)),
     "disconnect_hint": Shape(members=3, spares=0, calm=True, plots=("plain_death",)),
     "flow_window": Shape(members=3, plots=("slow_follower",)),
-    "old_connection": Shape(members=3, weather=(0.05, 0.0, 1.0)),
-    "outbox_epoch": Shape(members=3, plots=("lost_acks", "torn_stream"), weather=(0.0, 0.0, 1.0)),
+    "old_connection": Shape(members=3, spares=0, plots=("reconnects",)),
+    "outbox_epoch": Shape(members=3, spares=0, plots=("reconnects",)),
 }
 CHUNK = 4
 

@@ -48,6 +48,7 @@ class Shadow:
         self.promise = (0, 0, 0)  # in which term, index, term of the entry
         self.counted: dict[str, int] = {}
         self.heard = -1e9  # when its leader spoke, by its own clock
+        self.heard_before = -1e9  # as of the look before
         self.voters: tuple[str, ...] = ()  # as it knows them
 
     @property
@@ -193,6 +194,7 @@ class Invariants:
         self.promises.look(life, probe)
         mark = probe.mark()
         shadow = self.shadows[life.id]
+        shadow.heard_before, shadow.heard = shadow.heard, probe.heard_leader_at
         before = shadow.mark
         if shadow.life is not life:
             self._recovered(life, shadow, probe)
@@ -242,7 +244,7 @@ class Invariants:
                 )
         shadow.life = life
         shadow.counted = {}
-        shadow.heard = -1e9
+        shadow.heard = shadow.heard_before = -1e9
 
     def _forget_unsaid(self, term: int, last: int) -> None:
         """A lone node leads before its disk knows; what a loss of power then takes from it, nobody
@@ -309,12 +311,11 @@ class Invariants:
         self, life: Life, shadow: Shadow, probe: Probe, before: Mark | None, mark: Mark
     ) -> None:
         """Nobody votes against a leader that it heard a moment ago, unless that was arranged."""
-        heard_before, shadow.heard = shadow.heard, probe.heard_leader_at
         candidate = mark[1]
         if before is None or mark[:2] == before[:2] or candidate in (None, life.id):
             return
         # A connection that closed says more than what was heard over it before.
-        silent_s = life.clock.monotonic() - min(heard_before, shadow.heard)
+        silent_s = life.clock.monotonic() - min(shadow.heard_before, shadow.heard)
         whom = (str(candidate), mark[0])
         granted_s = self._world.loop.time() - self._granted_at.get((life.id, *whom), -9.0)
         arranged = granted_s < PROMISE_S or whom in self._transfers or whom == probe.promised_vote
@@ -327,7 +328,6 @@ class Invariants:
         term = shadow.term
         if before is None or before[2] is not Role.LEADER or before[0] != term:
             self._elected(life, shadow, probe, term)
-        self.promises.check_ready(life, probe)
         for peer in [peer for peer in shadow.counted if peer not in probe.voters]:
             del shadow.counted[peer]  # it left; whoever comes back has another disk
         for peer in probe.voters:

@@ -210,9 +210,10 @@ class Nemesis:
         fabric = self.fabric
         fabric.spike_p, fabric.late_p = self.rng.choice((0.02, 0.2)), 0.5
         fabric.repeat_p = self.rng.choice((0.0, 0.05))
-        self.later(0.5, 3.0, self._calm)
+        self.later(0.5, 3.0, self.clear_up)
 
-    def _calm(self) -> None:
+    def clear_up(self) -> None:
+        """The weather is as the seed has it."""
         self.fabric.spike_p, self.fabric.repeat_p, self.fabric.late_p = self.world.weather
 
     # Disks and time ------------------------------------------------------------------------

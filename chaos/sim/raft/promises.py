@@ -132,6 +132,7 @@ class Promises:
         manners = self._of(life)
         if probe.mark()[2] is Role.LEADER:
             manners.led_at = life.clock.monotonic()
+            self._check_ready(life, probe)
         manners.followed_at = max(manners.followed_at, probe.heard_leader_at)
         if (manners.owes or manners.told) and life.host.has_read_all and not probe.is_halted:
             self._check_terms(manners, probe)
@@ -161,7 +162,7 @@ class Promises:
 
     # What a leader does ----------------------------------------------------------------------
 
-    def check_ready(self, life: Life, probe: Probe) -> None:
+    def _check_ready(self, life: Life, probe: Probe) -> None:
         """What a leader inherited is complete once an entry of its own term is applied."""
         term, applied = probe.mark()[0], probe.mark()[4]
         if life.consensus.is_leader_ready and probe.term_at(applied) != term:

@@ -12,7 +12,7 @@ class Logs(Stage):
     def plots(self) -> tuple[Plot, ...]:
         told: tuple[Plot, ...] = (self.die_after_ack,)
         if self.world.size >= 3:
-            told += (self.deposed_leader, self.lost_acks)
+            told += (self.deposed_leader, self.lost_acks, self.reconnects)
         if self.world.size >= MEMBERS_FOR_TWO_SIDES:
             told += (self.stalled_acks,) * 2
         return told
@@ -94,3 +94,22 @@ class Logs(Stage):
         self.fabric.reset_between(follower.id, leader.id)
         await asyncio.sleep(0.3)
         self.world.users.flood(leader, 5)
+
+    async def reconnects(self) -> None:
+        """A4: a link breaks again and again. What was on its way over the old one arrives when the
+        new one is up; what waits for the follower's slow disk was said over the old one."""
+        self.need(3)
+        leader = await self.leader()
+        follower = self.others(leader.node)[0]
+        before_s = follower.pace.fsync_s
+        follower.pace.fsync_s = self.rng.choice((before_s, (0.2, 0.6)))
+        self.fabric.spike_p, self.fabric.late_p = 0.3, 1.0
+        try:
+            for _ in range(self.rng.randint(3, 8)):
+                self.world.users.flood(leader, self.rng.randint(1, 10))
+                await asyncio.sleep(self.rng.uniform(0.01, 0.1))
+                self.fabric.reset_between(leader.id, follower.id)
+                await asyncio.sleep(self.rng.uniform(0.1, 0.3))
+        finally:
+            follower.pace.fsync_s = before_s
+            self.nemesis.clear_up()
