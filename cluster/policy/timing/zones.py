@@ -52,19 +52,19 @@ class Zone:
 
     def __init__(self, name: str, data: bytes) -> None:
         self.name = name
-        self._info = ZoneInfo.from_file(BytesIO(data), key=name)
+        self.info = ZoneInfo.from_file(BytesIO(data), key=name)
         self._listed, rule = _read(data)
         self._ruled = b"," in rule  # the rule for later years has a summer time
         self._last_year = _year(self._listed[-1]) if self._listed else 0
         self._years: dict[int, tuple[Change, ...]] = {}
 
     def offset_s(self, at_s: int) -> int:
-        offset = datetime.fromtimestamp(at_s, self._info).utcoffset()
+        offset = datetime.fromtimestamp(at_s, self.info).utcoffset()
         assert offset is not None
         return offset.days * DAY_S + offset.seconds
 
     def abbreviation(self, at_s: int) -> str:
-        return datetime.fromtimestamp(at_s, self._info).tzname() or ""
+        return datetime.fromtimestamp(at_s, self.info).tzname() or ""
 
     def local_s(self, at_s: int) -> int:
         return at_s + self.offset_s(at_s)
