@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from chaos.sim.raft.world import run_seed
+from chaos.sim.raft.host import SimDisk
+from chaos.sim.raft.world import Shape, run_seed
 
 SEEDS = int(os.environ.get("SEEDS", "16"))
 SECONDS = 8.0
@@ -23,6 +24,28 @@ def test_raft_keeps_its_promises(seed: int) -> None:
         f"{report.failures[:3]}; replay: python -m chaos.sim --world raft --seed {seed}"
         f" --seconds {SECONDS}"
     )
+
+
+def test_a_stop_that_leaves_its_journal_unwritten_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def close(disk: SimDisk) -> None:
+        disk.abandon()
+        disk.is_flushed = True
+
+    shape = Shape(members=3, plots=("orderly_end",))
+    assert not run_seed(1, 4.0, shape=shape).failures
+    monkeypatch.setattr(SimDisk, "close", close)
+    reports = (run_seed(seed, 4.0, shape=shape) for seed in range(1, 10))
+    assert any("which was durable" in "".join(report.failures) for report in reports)
+
+
+def test_a_disk_that_is_lost_is_missed_and_replaced() -> None:
+    """A7: nobody may count the empty one that is started in its place."""
+    shape = Shape(members=3, spares=0, plots=("lost_disk",))
+    reports = [run_seed(seed, 4.0, shape=shape) for seed in range(1, 4)]
+    assert [report.failures for report in reports] == [[], [], []]
+    assert any("loses its disk" in line for report in reports for line in report.tail)
 
 
 def test_a_seed_is_one_history() -> None:

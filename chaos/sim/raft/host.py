@@ -76,6 +76,7 @@ class SimDisk:
         self._taken: list[Batch | int] = []
         self._is_busy = False
         self._closed = False
+        self.is_flushed = False  # closed in good order, with everything on the disk
 
     @property
     def is_full(self) -> bool:
@@ -95,6 +96,7 @@ class SimDisk:
     def close(self) -> None:
         self._gather()
         self._commit.sync()
+        self.is_flushed = not self._files.has_gathered
         self._files.note_durable()
         self.abandon()
 
@@ -254,6 +256,14 @@ class SimHost:
             machine.world.loop.call_later(pace.stall_s, machine.resume, context=NOBODY)
             await asyncio.sleep(0)
         return result
+
+    def drop(self) -> None:
+        """What the end of a process closes."""
+        if self.end is not None:
+            self.end.abort()
+        if self.disk is not None:
+            self.disk.abandon()
+        self.storage.kill()
 
     def aside(self) -> SimAside:
         return SimAside(self._life)

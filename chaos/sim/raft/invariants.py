@@ -181,6 +181,15 @@ class Invariants:
         if len(terms) > sum(len(by) >= needed for by in rounds):
             self._fail(f"{life.id} campaigns in term {message.term}, which nobody asked for")
 
+    def stopped(self, life: Life) -> None:
+        """A node that was asked to end leaves its whole log on the disk, unless that was full."""
+        probe, disk = life.probe, life.host.disk
+        if probe is None or disk is None or not disk.is_flushed:
+            return
+        shadow = self.shadows[life.id]
+        shadow.durable = probe.last_index
+        shadow.votes = deque([shadow.votes[-1]])
+
     def forget(self, node_id: str) -> None:
         """Its disk was lost, and the cluster has let it in again as a new member."""
         self.shadows[node_id] = Shadow(node_id)

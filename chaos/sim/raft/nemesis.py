@@ -28,6 +28,7 @@ class Nemesis:
         self.faults: dict[str, tuple[float, Callable[[], None]]] = {
             "kill_leader": (3, self.kill_leader),
             "kill_any": (2, self.kill_any),
+            "stop_any": (2, self.stop_any),
             "power_any": (2, self.power_any),
             "power_all": (1, self.power_all),
             "pause_any": (2, self.pause_any),
@@ -123,6 +124,11 @@ class Nemesis:
         if machine is not None:
             machine.kill()
             self.later(0.02, 2.0, machine.start)
+
+    def stop_any(self) -> None:
+        machine = self.any_up()
+        if machine is not None:
+            machine.stop()
 
     def power_any(self) -> None:
         machine = self.any_up()
@@ -266,7 +272,7 @@ class Nemesis:
             self.snapshot_at(machine.life)
 
     def snapshot_at(self, life: Life) -> None:
-        if life.is_started and not life.is_over and life.consensus.applied_index > 1:
+        if life.is_started and not life.is_over:
             self.spawn(life, life.consensus.snapshot_now())
 
     def transfer(self) -> None:

@@ -75,6 +75,25 @@ class Machine:
             self.world.trace(f"{self.name} is killed")
             life.end()
 
+    def stop(self) -> None:
+        """Asked to end, as by SIGTERM: what its log holds is on the disk then."""
+        if self.life is not None and self.life.is_started:
+            self.world.trace(f"{self.name} is asked to stop")
+            self.life.stop()
+
+    def has_stopped(self, life: Life) -> None:
+        """The process has ended by itself; sometimes the power goes at the next moment."""
+        if self.life is not life:
+            return
+        rng = self.world.rng
+        self.life = None
+        self.world.trace(f"{self.name} has stopped")
+        self.world.invariants.stopped(life)
+        life.end()
+        if rng.random() < 0.5:
+            self.world.lose_power(self)
+        self.world.loop.call_later(rng.uniform(0.05, 1.5), self.start, context=NOBODY)
+
     def power_off(self) -> None:
         """What was not synced may be lost, in parts; nobody is told that the node is gone."""
         life, self.life = self.life, None
@@ -146,6 +165,7 @@ class Life:
         self.is_busy = False
         self.resumed_s = 0.0
         self.is_started = False
+        self.is_stopping = False
         self.probe: Probe | None = None
         self.context = contextvars.copy_context()
         self.context.run(BEING.set, self)
@@ -153,6 +173,7 @@ class Life:
         self.consensus: Consensus
         self.raft = self.context.run(self._make_raft)
         self._start = machine.world.loop.create_task(self._begin(), context=self.context)
+        self._finish: asyncio.Task[None] | None = None
 
     def _make_raft(self) -> RaftState:
         config = replace(self.node.config, on_fatal=self._on_fatal)
@@ -174,6 +195,16 @@ class Life:
             return
         self.is_started = True
 
+    def stop(self) -> None:
+        loop = self.node.world.loop
+        self._finish = self._finish or loop.create_task(self._stop(), context=self.context)
+
+    async def _stop(self) -> None:
+        self.moved()
+        self.is_stopping = True
+        await self.consensus.stop()
+        self.node.world.loop.call_soon(self.node.has_stopped, self, context=NOBODY)
+
     def end(self) -> None:
         """The process is gone, whatever it was doing."""
         self.moved()
@@ -182,6 +213,9 @@ class Life:
         self.is_over = True
         self._start.cancel()
         self.context.run(self.consensus.abort)
+        if self._finish is not None:  # then it was about to end, and does not do the rest
+            self._finish.cancel()
+            self.context.run(self.host.drop)
 
     # What the loop asks ------------------------------------------------------------------------
 

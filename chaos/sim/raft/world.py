@@ -187,8 +187,8 @@ class World:
 
     def moved(self, life: Life) -> None:
         """A node did something."""
-        if self.repair.is_lost(life.node):
-            return  # it has nothing to keep any more
+        if self.repair.is_lost(life.node) or life.is_stopping:
+            return  # it has nothing to keep any more, or does nothing any more
         self.invariants.look(life)
         self.housekeeping.look(life)
         self.digests.look(life)

@@ -11,7 +11,7 @@ HUNG_NOTICED_S = 5.0
 
 class Disks(Stage):
     def plots(self) -> tuple[Plot, ...]:
-        told: tuple[Plot, ...] = (self.crowded_journal,)
+        told: tuple[Plot, ...] = (self.crowded_journal, self.orderly_end)
         if self.world.size >= 3:
             told += (self.hung_disk, self.hung_majority, self.killed_in_write)
         return told
@@ -28,6 +28,17 @@ class Disks(Stage):
         for machine in self.others()[: self.rng.choice((1, 2, len(self.world.machines)))]:
             machine.power_off()
             self.nemesis.later(0.02, 0.8, machine.start)
+        await asyncio.sleep(0.5)
+
+    async def orderly_end(self) -> None:
+        """A busy node is asked to stop: what it has in hand is on the disk when it is gone."""
+        leader = await self.leader()
+        leader.node.pace.fsync_s = (0.01, 0.06)
+        self.world.users.flood(leader, self.rng.randint(1, 40))
+        await asyncio.sleep(self.rng.uniform(0.0, 0.05))
+        machine = leader.node if self.rng.random() < 0.5 else self.rng.choice(self.others())
+        machine.stop()
+        await self.until(lambda: machine.life is None)
         await asyncio.sleep(0.5)
 
     async def killed_in_write(self) -> None:

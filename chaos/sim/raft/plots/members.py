@@ -141,6 +141,8 @@ class Members(Stage):
             self.sever(victim, self.others(victim, leader.node), 0.3)
             self.sever(leader.node, self.others(victim, leader.node)[:1], 1.5)
             await self.commit(leader, 3)
+        if not self.world.repair.may_lose(victim):
+            raise GiveUp
         self.world.repair.lose(victim)
         if self.rng.random() < 0.7:
             victim.start()
