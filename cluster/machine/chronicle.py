@@ -22,6 +22,7 @@ REASONS_MAX = 50  # in the totals; the leader's reasons are a dozen
 
 LAUNCHES = frozenset(("launched", "late", "triggered", "backfilled"))
 OMISSIONS = frozenset(("skipped", "missed", "merged"))
+FOLDED = OMISSIONS | {"buffered"}
 MERGED = "merged"
 
 _FIELDS = 3  # of an outcome: job id and state, nominal time, end
@@ -77,7 +78,7 @@ def _remember(row: ScheduleRow, event: ScheduleEvent) -> None:
 
 def _is_alike(last: ScheduleEvent, event: ScheduleEvent) -> bool:
     return (
-        event.kind in OMISSIONS
+        event.kind in FOLDED
         and (last.kind, last.reason) == (event.kind, event.reason)
         and last.last_ms < event.nominal_ms
     )

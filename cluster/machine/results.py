@@ -71,7 +71,7 @@ class Scheduled(Struct, array_like=True, frozen=True, gc=False):
 
 
 class Fired(Struct, array_like=True, frozen=True, gc=False):
-    """The first job that was launched; 0 when the overlap policy let none start yet."""
+    """The first job that started of those on time; 0 when the overlap policy let none start yet."""
 
     job_id: int
 

@@ -181,48 +181,6 @@ def die_and_replay(story: Story, args: Args) -> str:
 
 
 @verb
-def schedule(story: Story, args: Args) -> str:
-    """`schedule next=61000 id=nightly replace=1 expires_after=500`"""
-    return story.tell(
-        c.PutSchedule(
-            args.text("id"), _spec(args, args.words[0]), b"{}", "* * * * *", 0,
-            args.number("next"), bool(args.number("replace")),
-            args.number("expires_after"), args.number("ends_after"),
-        )
-    )  # fmt: skip
-
-
-@verb
-def pause(story: Story, args: Args) -> str:
-    return story.tell(c.PauseSchedule(args.words[0], args.text("note")))
-
-
-@verb
-def resume(story: Story, args: Args) -> str:
-    return story.tell(c.ResumeSchedule(args.words[0], args.number("next")))
-
-
-@verb
-def fire(story: Story, args: Args) -> str:
-    """`fire s1 expected=61000 next=121000 skipped=0`"""
-    return story.tell(
-        c.FireSchedule(
-            args.words[0], args.number("expected"), args.number("next"), args.number("skipped")
-        )
-    )
-
-
-@verb
-def trigger(story: Story, args: Args) -> str:
-    return story.tell(c.TriggerSchedule(args.words[0]))
-
-
-@verb
-def delete(story: Story, args: Args) -> str:
-    return story.tell(c.DeleteSchedule(args.words[0]))
-
-
-@verb
 def unreadable(story: Story, args: Args) -> str:
     """A command that breaks the rules of the codec, between two that do not."""
     pause_one = c.PauseSchedule("nobody")
@@ -272,19 +230,6 @@ def attempts(story: Story, args: Args) -> str:
             for a in view.attempts or ()
         )
         or "none"
-    )
-
-
-@verb
-def plan(story: Story, args: Args) -> str:
-    """What is known of a schedule."""
-    row = views.schedule(story.state, args.words[0])
-    if row is None:
-        return "gone"
-    return (
-        f"next={row.next_fire_ms} paused={int(row.paused)} note={row.note or '-'} "
-        f"last={row.last_fire_ms} last_job={row.last_job_id} runs={row.run_count} "
-        f"skipped={row.skipped_count} {row.spec.name}"
     )
 
 

@@ -6,7 +6,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
-import machine_verbs  # noqa: F401  (registers the verbs)
+import machine_schedule_verbs  # noqa: F401  (registers the verbs)
+import machine_verbs  # noqa: F401
 import pytest
 from machine_story import VERBS, play
 

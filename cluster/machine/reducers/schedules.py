@@ -71,12 +71,24 @@ def _why_not(state: State, command: PutSchedule, old: ScheduleRow | None) -> Rej
         return Rejected.STALE_VERSION
     if old is not None and not command.replace:
         return Rejected.CONFLICT
-    if command.plan is not None:
-        if any(name not in state.tables.calendars for name in command.plan.calendars):
-            return Rejected.UNKNOWN_CALENDAR
-        if old is not None and 0 < command.next_nominal_ms <= old.last_nominal_ms:
+    calendars = command.plan.calendars if command.plan is not None else ()
+    if any(name not in state.tables.calendars for name in calendars):
+        return Rejected.UNKNOWN_CALENDAR
+    if old is not None and command.next_fire_ms:
+        nominal_ms = command.next_nominal_ms
+        if (nominal_ms or command.next_fire_ms) <= _floor_ms(old, nominal_ms):
             return Rejected.STALE_FIRE
     return None
+
+
+def _floor_ms(row: ScheduleRow, nominal_ms: int) -> int:
+    """Nothing up to here may be planned again. The first release, which knew no nominal times,
+    might plan what was launched before; only what waits by now must not be doubled."""
+    if nominal_ms:
+        return row.accounted_ms
+    waiting = row.waiting
+    lines = (waiting.late, waiting.buffer) if waiting is not None else ()
+    return max((line[-1] for line in lines if line), default=0)
 
 
 def _row(state: State, command: PutSchedule, schedule_id: str) -> ScheduleRow:
@@ -109,7 +121,8 @@ def _accounted_ms(
         and (old.paused or not nominal_ms or nominal_ms == old.next_nominal_ms)
     ):
         return old.accounted_ms
-    return min(state.now_ms, nominal_ms - 1) if nominal_ms else state.now_ms
+    floor_ms = _floor_ms(old, command.next_nominal_ms) if old is not None else 0
+    return max(floor_ms, min(state.now_ms, nominal_ms - 1) if nominal_ms else state.now_ms)
 
 
 def _drop_due(state: State, row: ScheduleRow, old: ScheduleRow, effects: Effects) -> None:
@@ -166,16 +179,25 @@ def resume_schedule(state: State, command: ResumeSchedule, effects: Effects) -> 
         return Rejected.UNKNOWN_SCHEDULE
     if not row.paused:
         return DONE
-    accounted_ms = max([row.accounted_ms, *(each.last_ms for each in command.missed)])
-    if 0 < command.next_nominal_ms <= accounted_ms:
+    floor_ms = _resume_floor_ms(state, row, command)
+    if command.next_fire_ms and (command.next_nominal_ms or command.next_fire_ms) <= floor_ms:
         return Rejected.STALE_FIRE
-    row.accounted_ms = accounted_ms
+    row.accounted_ms = floor_ms
     row.paused, row.note = False, ""
     record_missed(state, row, command.missed, effects)
     record(state, row, effects, "resumed", nominal_ms=command.next_nominal_ms)
     if row.ended != MAX_EXECUTIONS:
         _start(state, row, command.next_fire_ms, command.next_nominal_ms, effects)
     return DONE
+
+
+def _resume_floor_ms(state: State, row: ScheduleRow, command: ResumeSchedule) -> int:
+    """What is accounted for once the schedule goes on."""
+    told = [each.last_ms for each in command.missed]
+    if command.next_nominal_ms or not command.next_fire_ms:
+        return max([row.accounted_ms, *told])
+    passed_ms = min(state.now_ms, command.next_fire_ms - 1)
+    return max([_floor_ms(row, 0), passed_ms, *told])
 
 
 @reduces(TriggerSchedule)
