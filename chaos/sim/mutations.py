@@ -27,6 +27,7 @@ SHAPES = {
     "a6_vote_once": Shape(members=5, spares=0, weather=(0.0, 0.5, 0.0)),
     "a7_folder": Shape(members=3, plots=("lost_disk",)),
     "a7_one_change": Shape(members=3, spares=2, plots=("two_strangers",)),
+    "aba_durable": Shape(members=3, spares=0, plots=("deposed_leader",)),
     "b1_settle": Shape(members=3, plots=("killed_in_write",)),
     "b3_align": Shape(members=3, plots=("outrun_log",), settings=TAILLESS),
     "b5_refuse_damage": Shape(members=3, plots=("rotten_snapshots",), settings=TAILLESS),

@@ -196,6 +196,33 @@ def test_a_flipped_bit_stays() -> None:
     assert storage.read(FILE) == b"\x00\x08"
 
 
+def test_rot_can_be_repaired_but_what_was_written_over_it_stays() -> None:
+    storage = disk()
+    descriptor = written(storage, b"ab")
+    repair_first, repair_second = storage.rot(FILE, 0, 0), storage.rot(FILE, 1, 0)
+    assert storage.read(FILE) == b"`c"
+    storage.write_at(descriptor, [b"x"], 0)
+    storage.sync_data(descriptor)
+    repair_first()
+    repair_second()
+    assert storage.read(FILE) == b"xb"
+    storage.power_loss(Nothing())
+    assert storage.read(FILE) == b"xb"
+
+
+def test_a_durable_copy_is_what_the_worst_power_loss_leaves() -> None:
+    storage = disk()
+    descriptor = written(storage, b"old")
+    storage.write_at(descriptor, [b"new"], 0)
+    storage.rename(FILE, FOLDER / "g")
+    copy = storage.durable_copy()
+    assert copy.files() == [FILE] and copy.read(FILE) == b"old"
+    assert storage.read(FOLDER / "g") == b"new", "the disk itself goes on"
+    storage.sync_data(descriptor)
+    storage.sync_folder(FOLDER)
+    assert storage.durable_copy().read(FOLDER / "g") == b"new" and copy.read(FILE) == b"old"
+
+
 def test_a_lock_is_held_once_and_ends_with_its_process() -> None:
     storage = disk()
     storage.lock(FOLDER / "lock")
