@@ -100,6 +100,18 @@ def test_a_reset_loses_what_is_in_flight_and_tells_both_sides() -> None:
     pair.loop.close()
 
 
+def test_who_may_write_again_is_woken_in_its_own_name() -> None:
+    pair = Pair()
+    woken: list[Any] = []
+    end = pair.ends[0]
+    end._wake = lambda: woken.append(BEING.get())
+    while end.writable("b:1"):
+        assert end.send("b:1", HigherTerm(1))
+    run_for(pair.loop, 1.0)
+    assert woken == [end.life] and end.writable("b:1")
+    pair.loop.close()
+
+
 def test_a_link_whose_first_bytes_are_early_comes_up_once() -> None:
     pair = Pair()
     pair.fabric.base_s = (0.001, 0.1)

@@ -75,7 +75,8 @@ class Pipe:
             was_writable = self.bytes_waiting < WRITABLE_BYTES
             self.bytes_waiting -= len(frame)
             if not was_writable and self.bytes_waiting < WRITABLE_BYTES:
-                self.source.wake()
+                context = self.source.life.context  # not the one who reads here
+                self.link.fabric.loop.call_soon(self.source.wake, context=context)
             self.target.take(self.link, frame)
         self.schedule()
 

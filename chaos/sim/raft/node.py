@@ -144,7 +144,7 @@ class Busy(RaftState):
 
     def apply(self, entry: bytes, index: int) -> object:
         life = BEING.get()
-        assert isinstance(life, Life)
+        assert isinstance(life, Life) and life.raft is self, "a node runs in another one's name"
         if POISON in entry:
             raise RuntimeError("poison")
         if life.node.pace.apply_s:
