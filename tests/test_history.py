@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,12 +47,12 @@ class FullDisk:
         write = Store.write
 
         def write_or_refuse(
-            store: Store, rows: list[FinishedJob], index_last: int, *, durable: bool
+            store: Store, rows: list[FinishedJob], index_last: int, **more: Any
         ) -> None:
             if self._full:
                 self._loop.call_soon_threadsafe(self._refusals.put_nowait, None)
                 raise HistoryError("history cannot be written (database or disk is full)")
-            write(store, rows, index_last, durable=durable)
+            write(store, rows, index_last, **more)
 
         monkeypatch.setattr(Store, "write", write_or_refuse)
         monkeypatch.setattr(archive, "RETRY_SECONDS", 0.01)

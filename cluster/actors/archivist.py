@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import msgspec
 
-from cluster.history import FinishedJob, History, PastAttempt
+from cluster.history import FinishedJob, History, PastAttempt, PastEvent
+from cluster.machine.chronicle import LAUNCHES
 from cluster.machine.effects import Effects, Finished
 from cluster.machine.lifecycle import STATUS
-from cluster.machine.model import Attempt
+from cluster.machine.model import Attempt, ScheduleEvent
 from cluster.machine.tables import JobExtra, SpecRow
 from cluster.raft_state import RaftState
+
+SEQ_BITS = 20  # events of one log entry; an entry has a few thousand commands at most
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -32,6 +35,21 @@ class Archivist:
         finished = effects.jobs_finished
         if finished:
             self._history.add(index, [self._record(each, index) for each in finished])
+        if effects.schedule_events:
+            self._tell(effects.schedule_events, index)
+
+    def _tell(self, told: list[tuple[str, ScheduleEvent]], index: int) -> None:
+        """What befell schedules; their launches are known from the jobs themselves."""
+        events = [
+            PastEvent(
+                index << SEQ_BITS | place, schedule_id, event.at_ms, event.kind, event.nominal_ms,
+                event.last_ms, event.count, event.reason, event.job_id,
+            )
+            for place, (schedule_id, event) in enumerate(told)
+            if event.kind not in LAUNCHES
+        ]  # fmt: skip
+        if events:
+            self._history.add_schedule_events(index, events)
 
     def _record(self, finished: Finished, index: int) -> FinishedJob:
         job = finished.job

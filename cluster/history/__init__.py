@@ -5,6 +5,6 @@ of another node. `History` is the buffer and the threads, `store` is SQLite, `re
 """
 
 from cluster.history.archive import History
-from cluster.history.record import FinishedJob, HistoryError, PastAttempt
+from cluster.history.record import FinishedJob, HistoryError, PastAttempt, PastEvent
 
-__all__ = ["FinishedJob", "History", "HistoryError", "PastAttempt"]
+__all__ = ["FinishedJob", "History", "HistoryError", "PastAttempt", "PastEvent"]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from cluster.clock import Clock, SystemClock
-from cluster.history.record import FinishedJob, HistoryError, Query
+from cluster.history.record import FinishedJob, HistoryError, PastEvent, Query
 from cluster.history.store import Store
 
 GATHER_SECONDS = 0.05  # how long the writer waits for company of a first row
@@ -54,6 +54,8 @@ class History:
         self._changed = threading.Condition()  # guards what follows
         self._buffer: dict[int, FinishedJob] = {}
         self._writing: dict[int, FinishedJob] = {}
+        self._events: list[PastEvent] = []  # of schedules, as the rows in the buffer
+        self._events_writing: list[PastEvent] = []
         self._waiters: list[_Waiter] = []
         self._replaying = False  # the buffer has rows that the file may hold already
         self._closing = False
@@ -89,6 +91,16 @@ class History:
                     buffer[row.job_id] = _latest(buffer.get(row.job_id), row)
             if len(buffer) == len(rows) or len(buffer) >= BATCH_ROWS:
                 self._changed.notify()
+
+    def add_schedule_events(self, index: int, events: Sequence[PastEvent]) -> None:
+        """Takes what the log entry `index` did to schedules. Never waits, never raises."""
+        crowded = self._failing or len(self._events) >= BUFFER_ROWS_MAX
+        if crowded and not self._has_room(index, (), len(events)):
+            return
+        with self._changed:
+            self._index_added = max(self._index_added, index)
+            self._events += events
+            self._changed.notify()
 
     def get(self, job_id: int) -> FinishedJob | None:
         """A row that is not in the file yet."""
@@ -140,6 +152,49 @@ class History:
                 stored[job_id] = row
         return [stored[job_id] for job_id in sorted(stored, reverse=True)[:limit]]
 
+    async def runs(
+        self,
+        schedule_id: str,
+        nominal_ms: int | None = None,
+        before_id: int | None = None,
+        limit: int = 100,
+    ) -> Sequence[FinishedJob]:
+        """Finished jobs of a schedule, of one occurrence if it is named, newest first.
+
+        Raises HistoryError when the file cannot be read."""
+        end_id = ID_MAX if before_id is None else before_id
+        with self._changed:
+            buffered = _merged(self._writing, self._buffer)
+        found = {
+            row.job_id: row
+            for row in buffered.values()
+            if row.schedule_id == schedule_id
+            and row.job_id < end_id
+            and nominal_ms in (None, row.nominal_ms)
+        }
+        stored = functools.partial(self._reader_store.runs, schedule_id, nominal_ms, end_id, limit)
+        for row in await self._off_loop(stored):
+            found[row.job_id] = _latest(found.get(row.job_id), row)
+        return [found[job_id] for job_id in sorted(found, reverse=True)[:limit]]
+
+    async def schedule_events(
+        self, schedule_id: str, before_seq: int | None = None, limit: int = 100
+    ) -> Sequence[PastEvent]:
+        """What happened to a schedule besides its runs, newest first.
+
+        Raises HistoryError when the file cannot be read."""
+        end_seq = ID_MAX if before_seq is None else before_seq
+        with self._changed:
+            buffered = [
+                each
+                for each in (*self._events_writing, *self._events)
+                if each.schedule_id == schedule_id and each.seq < end_seq
+            ]
+        found = {each.seq: each for each in buffered}
+        stored = functools.partial(self._reader_store.events, schedule_id, end_seq, limit)
+        found.update({each.seq: each for each in await self._off_loop(stored)})
+        return [found[seq] for seq in sorted(found, reverse=True)[:limit]]
+
     async def flushed(self, index: int) -> None:
         """Returns when all rows of log entries up to `index` are safely on disk.
 
@@ -184,10 +239,11 @@ class History:
     async def _off_loop(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._reader, work)
 
-    def _has_room(self, index: int, rows: Sequence[FinishedJob]) -> bool:
+    def _has_room(self, index: int, rows: Sequence[FinishedJob], events: int = 0) -> bool:
         """While writing fails or lags: whether these rows may be kept. Loud when they may not."""
         size = sum(len(row.payload) + len(row.output or b"") + len(row.log) + 500 for row in rows)
-        buffered = len(self._buffer) + len(self._writing) + len(rows)
+        size += 200 * events
+        buffered = len(self._buffer) + len(self._writing) + len(self._events) + len(rows) + events
         if self._failing_bytes + size <= BUFFER_BYTES_MAX and buffered <= BUFFER_ROWS_MAX:
             self._failing_bytes += size
             return True
@@ -213,6 +269,7 @@ class History:
                 replaying, self._replaying = self._replaying, False
                 waiters, self._waiters = waiters + self._waiters, []
                 self._writing, self._buffer = self._buffer, {}
+                self._events_writing, self._events = self._events, []
                 index_last = self._index_added
             try:
                 self._write(index_last, replaying, durable=bool(waiters) or closing)
@@ -236,25 +293,25 @@ class History:
             return
         idle_seconds = GATHER_SECONDS if prune_again else PRUNE_SECONDS
         self._changed.wait_for(self._has_work, idle_seconds if self._retention_ms else None)
-        if self._buffer and not (self._waiters or self._closing or retrying):
+        if (self._buffer or self._events) and not (self._waiters or self._closing or retrying):
             self._changed.wait_for(self._is_urgent, GATHER_SECONDS)
 
     def _has_work(self) -> bool:
-        return bool(self._buffer or self._waiters or self._closing)
+        return bool(self._buffer or self._events or self._waiters or self._closing)
 
     def _is_urgent(self) -> bool:
         return bool(len(self._buffer) >= BATCH_ROWS or self._waiters or self._closing)
 
     def _write(self, index_last: int, replaying: bool, *, durable: bool) -> None:
-        batch = self._writing
-        if batch or durable:
+        batch, events = self._writing, self._events_writing
+        if batch or events or durable:
             rows = [batch[job_id] for job_id in sorted(batch)]
             if replaying:
                 rows = self._writer_store.without_known(rows)
-            self._writer_store.write(rows, index_last, durable=durable)
+            self._writer_store.write(rows, index_last, durable=durable, events=events)
             self._counts["rows_written"] += len(rows)
             self._index_written = max(self._index_written, index_last)
-            self._writing = {}
+            self._writing, self._events_writing = {}, []
         if self._failing:
             self._failing = False
             self._failing_bytes = 0
@@ -273,7 +330,8 @@ class History:
             self._failing = True
             self._replaying = self._replaying or replaying
             self._buffer = _merged(self._writing, self._buffer)
-            self._writing = {}
+            self._events = self._events_writing + self._events
+            self._writing, self._events_writing = {}, []
 
     def _prune(self) -> bool:
         """Removes a slice of what is too old; True if there may be more."""

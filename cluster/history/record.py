@@ -54,6 +54,20 @@ class FinishedJob(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_onl
     spec: bytes = b""  # whatever else the view of a job needs
 
 
+class PastEvent(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What happened to a schedule, `count` times in a row. `seq` is its place in the Raft log."""
+
+    seq: int
+    schedule_id: str
+    at_ms: int
+    kind: str
+    nominal_ms: int = 0
+    last_ms: int = 0
+    count: int = 1
+    reason: str = ""
+    job_id: int = 0
+
+
 class Query(msgspec.Struct, frozen=True):
     """What a listing asks for; None matches everything."""
 

@@ -23,7 +23,8 @@ from typing import Any
 
 import msgspec
 
-from cluster.history.record import FinishedJob, HistoryError, Query
+from cluster.history import occasions
+from cluster.history.record import FinishedJob, HistoryError, PastEvent, Query
 
 BAND_BITS = 12
 CHUNK_ROWS_MAX = 1000
@@ -32,7 +33,7 @@ CHUNKS_CACHED = 8
 LABELS_CHARACTERS_MAX = 4096  # a chunk with more different labels than this is always read
 BANDS_PER_PAGE = 32  # a listing looks at no more bands in one go
 COMPRESSION_LEVEL = 1
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: runs and events of schedules
 APPLICATION_ID = 0x51754F48  # "QuOH"
 
 STATUS_BITS = {"completed": 1, "failed": 2, "cancelled": 4, "skipped": 8}
@@ -71,7 +72,14 @@ class Store:
         """The highest Raft index whose rows are in the file."""
         return int(self._read("SELECT index_last FROM progress")[0][0])
 
-    def write(self, rows: Sequence[FinishedJob], index_last: int, *, durable: bool) -> None:
+    def write(
+        self,
+        rows: Sequence[FinishedJob],
+        index_last: int,
+        *,
+        durable: bool,
+        events: Sequence[PastEvent] = (),
+    ) -> None:
         """Adds rows, sorted by id and with each id once, in one transaction.
 
         With `durable`, this and all earlier transactions are on disk when it returns.
@@ -82,6 +90,7 @@ class Store:
             try:
                 for band in _bands(rows):
                     self._insert(band)
+                occasions.write(self._db, rows, events)
                 # Written even if unchanged: a commit without a page would not sync the log.
                 self._db.execute(
                     "UPDATE progress SET index_last = max(index_last, ?)", (index_last,)
@@ -148,16 +157,45 @@ class Store:
                         return found, job_id
         return found, (bands[-1][0] << BAND_BITS if len(bands) == BANDS_PER_PAGE else None)
 
+    def runs(
+        self, schedule_id: str, nominal_ms: int | None, before_id: int, limit: int
+    ) -> list[FinishedJob]:
+        """Finished jobs of a schedule (of one occurrence) with smaller ids, newest first."""
+        try:
+            ids = occasions.run_ids(self._db, schedule_id, nominal_ms, before_id, limit)
+        except sqlite3.Error as error:
+            raise self._failure("read", error) from error
+        found = [self.find(job_id) for job_id in ids]
+        return [row for row in found if row is not None]
+
+    def events(self, schedule_id: str, before_seq: int, limit: int) -> list[PastEvent]:
+        """What happened to a schedule, newest first."""
+        try:
+            return occasions.events(self._db, schedule_id, before_seq, limit)
+        except (sqlite3.Error, msgspec.MsgspecError) as error:
+            raise self._failure("read", error) from error
+
     def prune(self, finished_before_ms: int, chunks_max: int) -> int:
         """Removes up to `chunks_max` chunks whose jobs all finished earlier; returns how many."""
+        chunks = self._read(
+            "SELECT id, first_id, last_id FROM chunk WHERE finished_ms < ?"
+            " ORDER BY finished_ms LIMIT ?",
+            (finished_before_ms, chunks_max),
+        )
         try:
-            return self._db.execute(
-                "DELETE FROM chunk WHERE id IN"
-                " (SELECT id FROM chunk WHERE finished_ms < ? ORDER BY finished_ms LIMIT ?)",
-                (finished_before_ms, chunks_max),
-            ).rowcount
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._db.executemany("DELETE FROM chunk WHERE id = ?", [row[:1] for row in chunks])
+                occasions.prune_runs(self._db, [row[1:] for row in chunks], finished_before_ms)
+                occasions.prune_events(self._db, finished_before_ms)
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
         except sqlite3.Error as error:
             raise self._failure("pruned", error) from error
+        return len(chunks)
 
     def close(self) -> None:
         self._db.close()
@@ -242,7 +280,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA journal_size_limit = 67108864")
         if version < SCHEMA_VERSION:
-            db.executescript(SCHEMA)
+            db.executescript(SCHEMA + occasions.SCHEMA)
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     except sqlite3.Error as error:
