@@ -91,17 +91,24 @@ def _moving(
         first, last = max(group.first, 0), group.last
         if last * DAY_S >= END_S:
             return
-        streams = [_moved(moment, hits, source, group.target) for source in range(first, last + 1)]
+        streams = [
+            _moved(moment, hits, source, group.target, after_ms)
+            for source in range(first, last + 1)
+        ]
         for moved in merged(streams):
             if moved.at_ms > after_ms:
                 yield moved
         from_ms = max(from_ms + 1, _start_ms(moment, last + 1) - 1)
 
 
-def _moved(moment: Zone, hits: Hits, source: int, target: int | None) -> Iterator[Hit]:
-    """The hits of one day, on the day on which they run."""
+def _moved(
+    moment: Zone, hits: Hits, source: int, target: int | None, after_ms: int
+) -> Iterator[Hit]:
+    """The hits of one day, on the day on which they run; those up to `after_ms` may be left out."""
+    days = 0 if target is None else target - source
+    skipped_s = moment.instant_s(moment.local_s(after_ms // 1000) - days * DAY_S)
     end_ms = _start_ms(moment, source + 1)
-    for hit in hits(_start_ms(moment, source) - 1):
+    for hit in hits(max(_start_ms(moment, source), skipped_s * 1000) - 1):
         if hit.at_ms >= end_ms:
             return
         if source == target or hit.reason:
@@ -112,7 +119,7 @@ def _moved(moment: Zone, hits: Hits, source: int, target: int | None) -> Iterato
         if target is None:
             yield _on_holiday(hit, local_s, "no working day within a year")
             continue
-        runs_s = moment.instant_s(local_s + (target - source) * DAY_S)
+        runs_s = moment.instant_s(local_s + days * DAY_S)
         yield Hit(runs_s * 1000 + ms, (*hit.notes, _note(local_s, moment.local_s(runs_s))))
 
 

@@ -83,7 +83,7 @@ def _times(expression: Expression) -> str:
     else:
         text = _steps(minutes, 60, "minute")
     if len(hours) == 24:
-        return text if text.startswith("every") else f"{text} of every hour"
+        return text if "every" in text else f"{text} of every hour"
     return f"{text} from {_ranges(hours, tuple(f'{h:02}:00' for h in range(24)), ':59')}"
 
 

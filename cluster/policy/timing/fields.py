@@ -7,12 +7,14 @@ would be drawn anew at each reading. `H` is a hash of the schedule's id, so it i
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from croniter import croniter
 
 from cluster.policy.timing.errors import TimingError
 
 EXPRESSION_CHARACTERS_MAX = 256
+CACHE_FIELDS_MAX = 8192  # expressions differ, their fields are mostly the same
 
 NAMES = {
     "@hourly": "0 * * * *",
@@ -88,13 +90,18 @@ def is_hashed(field: str) -> bool:
     return _HASHED.search(field) is not None
 
 
+@lru_cache(maxsize=CACHE_FIELDS_MAX)
 def values(place: int, field: str, hash_id: str) -> tuple[int, ...]:
     """What a field or one term of it stands for, sorted. Raises TimingError."""
     terms = [_plain(place, term) for term in field.split(",")]
     alone = ["*"] * 6
     alone[_CRONITER_PLACE[place]] = ",".join(terms)
+    # With the place in it, because croniter takes overlapping bits of one hash for all fields.
+    drawn_from = f"{place}/{hash_id}".encode()
     try:
-        expanded, nth = croniter.expand(" ".join(alone), hash_id=hash_id.encode())
+        if "?" in field:
+            raise impossible(place, field)
+        expanded, nth = croniter.expand(" ".join(alone), hash_id=drawn_from)
     except (ValueError, TypeError, KeyError, IndexError):
         raise impossible(place, field) from None
     found = expanded[_CRONITER_PLACE[place]]

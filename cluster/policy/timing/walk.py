@@ -12,10 +12,11 @@ from functools import lru_cache
 from msgspec import Struct, structs
 
 from cluster.plan import Plan
-from cluster.policy.timing.blackouts import blackout_end_ms, outside_blackouts
+from cluster.policy.timing.blackouts import outside_blackouts
 from cluster.policy.timing.calendars import Calendars, named_days, observed
 from cluster.policy.timing.hits import Hit, Note
 from cluster.policy.timing.jitter import fire_ms
+from cluster.policy.timing.jumps import resume_ms
 from cluster.policy.timing.parse import depends_on_id
 from cluster.policy.timing.triggers import Hits, named, next_every_ms
 from cluster.policy.timing.windows import within
@@ -91,13 +92,15 @@ def next_occurrence(
 def _next(plan: Plan, hash_id: str, holidays: frozenset[int], after_ms: int) -> Hit | None:
     """Shared by all schedules of one plan, so that their burst costs one evaluation."""
     engine = _engine(plan, hash_id, holidays)
+    moment = zone(plan.timezone)
     hits = _bounded(plan, engine, after_ms)
     for _ in range(STEPS_MAX):
         hit = next(hits, None)
         if hit is None or not hit.reason:
             return hit
-        if until_ms := blackout_end_ms(plan, hit.at_ms):
-            hits = _bounded(plan, engine, until_ms - 1)
+        from_ms = resume_ms(plan, moment, hit)
+        if from_ms > hit.at_ms:
+            hits = _bounded(plan, engine, from_ms)
     return None
 
 

@@ -13,6 +13,7 @@ from cluster.policy.timing.zones import Zone
 OUTSIDE = ("defer", "skip")
 OFF_PEAK = Window(22 * 3600, 6 * 3600)
 DAYS_AHEAD_MAX = 8  # a window opens at least once a week
+SEARCHED_S = 60 * DAY_S  # unless the clocks jump over it
 
 
 def weekday(day: int) -> int:
@@ -37,8 +38,22 @@ def next_opening_s(windows: tuple[Window, ...], local_s: int) -> int | None:
     return min((opening_s for opening_s in openings if opening_s > local_s), default=None)
 
 
-def last_closing_s(windows: tuple[Window, ...], local_s: int) -> int:
-    """The last local time at or before `local_s` at which a window closed."""
+def opens_at_s(windows: tuple[Window, ...], moment: Zone, at_s: int) -> int | None:
+    """The first instant after `at_s` at which a window opens, or the clock jumps into one."""
+    for stretch in moment.stretches(at_s):
+        if stretch.start_s > at_s and is_open(windows, stretch.start_s + stretch.offset_s):
+            return stretch.start_s
+        opening_s = next_opening_s(windows, max(at_s, stretch.start_s) + stretch.offset_s)
+        if opening_s is None or stretch.start_s > at_s + SEARCHED_S:
+            return None
+        if opening_s - stretch.offset_s < stretch.end_s:
+            return opening_s - stretch.offset_s
+    return None
+
+
+def closed_since_s(windows: tuple[Window, ...], moment: Zone, at_s: int) -> int:
+    """An instant up to `at_s` at which a window closed; what is older cannot wait any more."""
+    local_s = moment.local_s(at_s)
     today = local_s // DAY_S
     closings = [
         day * DAY_S + window.end_s + (DAY_S if window.end_s <= window.start_s else 0)
@@ -46,8 +61,11 @@ def last_closing_s(windows: tuple[Window, ...], local_s: int) -> int:
         for window in windows
         if not window.weekdays or weekday(day) in window.weekdays
     ]
-    earliest_s = (today - DAYS_AHEAD_MAX) * DAY_S
-    return max((closing_s for closing_s in closings if closing_s <= local_s), default=earliest_s)
+    for closing_s in sorted(closings, reverse=True):
+        closed_s = moment.instant_s(closing_s)
+        if closed_s <= at_s and is_open(windows, moment.local_s(closed_s - 1)):
+            return closed_s
+    return at_s - DAYS_AHEAD_MAX * DAY_S
 
 
 def within(plan: Plan, moment: Zone, hits: Hits) -> Hits:
@@ -76,9 +94,8 @@ def _deferring(
 
     Whatever else waits for the same opening is that one occurrence, so it is jumped over."""
     from_ms = after_ms
-    local_s = moment.local_s(after_ms // 1000)
-    if not is_open(windows, local_s):
-        from_ms = min(from_ms, moment.instant_s(last_closing_s(windows, local_s)) * 1000 - 1)
+    if not is_open(windows, moment.local_s(after_ms // 1000)):
+        from_ms = min(from_ms, closed_since_s(windows, moment, after_ms // 1000) * 1000 - 1)
     while True:
         for hit in hits(from_ms):
             at_ms, note = _opening(windows, moment, hit)
@@ -101,14 +118,14 @@ def _opening(windows: tuple[Window, ...], moment: Zone, hit: Hit) -> tuple[int |
     local_s = moment.local_s(hit.at_ms // 1000)
     if hit.reason or is_open(windows, local_s):
         return hit.at_ms, None
-    opening_s = next_opening_s(windows, local_s)
-    if opening_s is None:
+    runs_s = opens_at_s(windows, moment, hit.at_ms // 1000)
+    if runs_s is None:
         return None, None
-    runs_s = moment.instant_s(opening_s)
-    if runs_s * 1000 <= hit.at_ms:  # in a repeated hour that the first time has passed
-        runs_s = opening_s - moment.offset_s(hit.at_ms // 1000)
-    day = "" if opening_s // DAY_S == local_s // DAY_S else f" on {day_text(opening_s)}"
-    text = f"{clock_text(local_s)} is outside the windows, runs at {clock_text(opening_s)}{day}"
+    opening_s = moment.local_s(runs_s)
+    planned, opens = clock_text(local_s), clock_text(opening_s)
+    if opening_s // DAY_S != local_s // DAY_S:
+        planned, opens = f"{planned} on {day_text(local_s)}", f"{opens} on {day_text(opening_s)}"
+    text = f"{planned} is outside the windows, runs at {opens}"
     return runs_s * 1000, Note("deferred", text)
 
 
