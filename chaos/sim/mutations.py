@@ -22,11 +22,13 @@ SHAPES = {
     "a4_ack_term": Shape(members=5, spares=0, plots=("stalled_acks",)),
     "a5_snapshot_age": Shape(members=3, spares=0, plots=("late_install",), settings=BY_ORDER),
     "a5_verify_first": Shape(members=3, plots=("rotten_stream",), settings=TAILLESS),
-    "a5_ack_index": Shape(members=3, spares=0, plots=("restarted_rival",), settings=TAILLESS),
     "a5_keep_suffix": Shape(members=3, spares=0, plots=("late_install",), settings=BY_ORDER),
+    "a5_ack_index": Shape(members=3, spares=0, plots=("restarted_rival",), settings=TAILLESS),
     "a6_vote_once": Shape(members=5, spares=0, weather=(0.0, 0.5, 0.0)),
-    "a7_folder": Shape(members=3, plots=("lost_disk",)),
+    "a6_members_only": Shape(members=3, spares=2, plots=("ghosts",)),
     "a7_one_change": Shape(members=3, spares=2, plots=("two_strangers",)),
+    "a7_catch_up": Shape(members=3, spares=1, plots=("late_comer",)),
+    "a7_folder": Shape(members=3, plots=("lost_disk",)),
     "aba_durable": Shape(members=3, spares=0, plots=("deposed_leader",)),
     "b1_settle": Shape(members=3, plots=("killed_in_write",)),
     "b3_align": Shape(members=3, plots=("outrun_log",), settings=TAILLESS),
@@ -34,29 +36,27 @@ SHAPES = {
     "b7_checksums": Shape(members=3, plots=("rotten_journal",)),
     "b8_full_disk": Shape(members=3, plots=("full_disk",), settings=TAILLESS),
     "b13_chunk_place": Shape(members=3, plots=("torn_stream",), weather=(0.01, 0.3, 1.0)),
+    "outbox_epoch": Shape(members=3, spares=0, plots=("reconnects",)),
+    "old_connection": Shape(members=3, spares=0, plots=("reconnects",)),
     "c1_total_apply": Shape(plots=("poisoned_entry",)),
-    "c2_rearm": Shape(members=3, spares=0, plots=("mute_leader",)),
-    "c3_adopt_term": Shape(members=5, spares=0, plots=("split_term",)),
     "c2_stickiness": Shape(
         members=5, spares=0, plots=("half_deaf",), settings=(("uncommitted_entries_max", 30),)
     ),
-    "c3_higher_term": Shape(members=5, spares=0, plots=("split_term",)),
-    "c7_whole_term": Shape(
-        members=3, spares=0, plots=("deposed_leader",), settings=(("trailing_entries", 1_000),)
-    ),
-    "a6_members_only": Shape(members=3, spares=2, plots=("ghosts",)),
-    "a7_catch_up": Shape(members=3, spares=1, plots=("late_comer",)),
     "c2_check_quorum": Shape(members=3, calm=True, plots=("mute_leader",)),
+    "c2_rearm": Shape(members=3, spares=0, plots=("mute_leader",)),
+    "c3_higher_term": Shape(members=5, spares=0, plots=("split_term",)),
+    "c3_adopt_term": Shape(members=5, spares=0, plots=("split_term",)),
     "c4_install_alive": Shape(members=3, spares=0, calm=True, plots=("quorum_installs",)),
     "c5_keep_transfer": Shape(members=3, plots=("long_transfer",), settings=TAILLESS),
     "c6_deadline": Shape(members=3, spares=0, calm=True, plots=("hung_majority",)),
+    "c7_whole_term": Shape(
+        members=3, spares=0, plots=("deposed_leader",), settings=(("trailing_entries", 1_000),)
+    ),
     "c11_transfer_waits": Shape(members=3, spares=0, calm=True, plots=("busy_transfer",)),
     "apply_slice": Shape(members=3, plots=("long_backlog",)),
+    "flow_window": Shape(members=3, plots=("slow_follower",)),
     "disk_stall": Shape(members=3, spares=0, calm=True, plots=("hung_disk",)),
     "disconnect_hint": Shape(members=3, spares=0, calm=True, plots=("plain_death",)),
-    "flow_window": Shape(members=3, plots=("slow_follower",)),
-    "old_connection": Shape(members=3, spares=0, plots=("reconnects",)),
-    "outbox_epoch": Shape(members=3, spares=0, plots=("reconnects",)),
 }
 CHUNK = 4
 
@@ -103,5 +103,6 @@ def report(guards: list[str], first: int, seeds: int, processes: int) -> int:
         caught = hunt(guard, first, seeds, processes)
         missed += not caught.seeds
         number = str(caught.seeds) if caught.seeds else f"not within {seeds}"
-        print(f"| {guard} | {number} | {caught.failure[:110]} |", flush=True)
+        complaint = caught.failure.partition("\n")[0]
+        print(f"| {guard} | {number} | {complaint[:110]} |", flush=True)
     return 1 if missed else 0

@@ -47,6 +47,7 @@ class Manners:
         self.told: dict[str, tuple[int, int]] = {}  # by whom: connection, a higher term
         self.led_at = -1e9  # when it was last seen leading, on its own clock
         self.followed_at = -1e9  # when it last heard a leader; a closed connection changes nothing
+        self.sent: dict[tuple[str, int, int], int] = {}  # peer, connection, term: the last entry
         self.rounds: dict[tuple[str, int, int], tuple[int, int]] = {}  # lowest reset, how many
 
 
@@ -76,6 +77,7 @@ class Promises:
         if isinstance(message, HigherTerm | PreVoteReply) and message.term > term:
             manners.told[peer] = (epoch, message.term)
         if isinstance(message, AppendReply) and message.reset and message.term == term:
+            manners.sent.pop((peer, epoch, term), None)
             self._count_round(manners, (peer, epoch, term), message.next_index)
 
     def _count_round(self, manners: Manners, who: tuple[str, int, int], reset_to: int) -> None:
@@ -108,6 +110,20 @@ class Promises:
             self._check_handover(life, peer, message)
         elif isinstance(message, PreVote):
             self._check_rest(life, manners)
+        elif isinstance(message, Append) and message.count:
+            self._check_once(manners, peer, message)
+
+    def _check_once(self, manners: Manners, peer: str, message: Append) -> None:
+        """A3: over one connection nothing is sent again, unless the follower asks for it."""
+        life = manners.life
+        stream = (peer, life.host.epoch(peer), message.term)
+        sent = manners.sent.get(stream, 0)
+        if message.prev_index < sent:
+            self._fail(
+                f"{life.id} sends entries from {message.prev_index + 1} on to {peer}, which was"
+                f" sent {sent} already and did not ask"
+            )
+        manners.sent[stream] = message.prev_index + message.count
 
     def _check_handover(self, life: Life, peer: str, message: TimeoutNow) -> None:
         """C11: who is told to lead has everything already."""
