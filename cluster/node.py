@@ -25,6 +25,7 @@ from cluster.actors.janitor import Janitor
 from cluster.actors.live import LiveBoard
 from cluster.actors.polls import PollDesk
 from cluster.actors.proposer import Proposer
+from cluster.actors.replanner import Replanner
 from cluster.actors.scheduler import Scheduler
 from cluster.actors.services import Services
 from cluster.actors.supervisor import Supervisor
@@ -148,12 +149,12 @@ class Node:
         """The actor tree, as data."""
         settings, clock, raft, proposer = self.settings, self.clock, self.raft, self.proposer
         self.dispatcher = Dispatcher(raft, proposer, self.desk, self.ready_queues)
-        catch_up_ms = round(settings.catch_up_seconds * 1000)
         return Supervisor(
             [
                 Timekeeper(raft, proposer, clock),
                 self.dispatcher,
-                Scheduler(raft, proposer, clock, catch_up_ms),
+                Scheduler(raft, proposer, clock),
+                Replanner(raft, proposer, clock),
                 Detector(raft, proposer, self.desk, clock, ttl_ms),
                 Janitor(raft, proposer, settings.dead_letters_max),
             ],

@@ -113,11 +113,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters_max: Annotated[
         int, Meta(ge=0), _help("failed jobs kept for replay; the oldest leave first")
     ] = 100_000
-    catch_up_seconds: Annotated[
-        float,
-        Meta(ge=0, le=LONG_SECONDS),
-        _help("missed runs of a schedule older than this are not made up for"),
-    ] = 300.0
     clock_jump_seconds: Annotated[
         float,
         Meta(ge=0.5, le=86_400),

@@ -12,10 +12,16 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import count, islice
 
 from chaos.sim import mutations
 from chaos.sim.raft.world import run_seed as run_raft
+from chaos.sim.timetable import few, many
 from chaos.sim.world import run_seed as run_jobs
+
+WORLDS = ("raft", "jobs", "times")
+CHUNK_SEEDS = 8  # a process, before the next ones are dealt out
+TIMES_FACTOR = 60  # the schedules of `times` are those of people: hours, where jobs have minutes
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,7 @@ class Told:
     failures: list[str]
     summary: str
     tail: list[str]
+    occurrences: int = 0
 
 
 def tell(world: str, seed: int, options: argparse.Namespace, echo: bool = False) -> Told:
@@ -37,18 +44,20 @@ def tell(world: str, seed: int, options: argparse.Namespace, echo: bool = False)
             f" {raft.acknowledged} acknowledged, {raft.reads} reads"
         )
         return Told(world, seed, raft.failures, summary, raft.tail)
-    jobs = run_jobs(seed, options.minutes, options.nodes, options.clients, echo)
+    minutes = options.minutes * (TIMES_FACTOR if world == "times" else 1)
+    stage = many if world == "times" else few
+    jobs = run_jobs(seed, minutes, options.nodes, options.clients, echo, stage)
     summary = (
         f"trace {jobs.digest}, {jobs.entries} entries, {jobs.elections} elections,"
-        f" {jobs.jobs} submissions"
+        f" {jobs.jobs} submissions, {jobs.launched} occurrences ran, {jobs.recorded} did not"
     )
-    return Told(world, seed, jobs.failures, summary, jobs.tail)
+    return Told(world, seed, jobs.failures, summary, jobs.tail, jobs.launched + jobs.recorded)
 
 
 def options_of(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m chaos.sim", description=__doc__)
     parser.add_argument("command", nargs="?", choices=("run", "mutations"), default="run")
-    parser.add_argument("--world", choices=("raft", "jobs", "both"), default="both")
+    parser.add_argument("--world", choices=(*WORLDS, "both"), default="both")
     parser.add_argument("--seed", type=int, help="tell this one history, event by event")
     parser.add_argument("--seeds", type=int, default=200, help="how many seeds (200)")
     parser.add_argument("--first", type=int, default=1, help="the first seed (1)")
@@ -57,7 +66,10 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
     raft = parser.add_argument_group("raft: consensus as shipped, machine and disks included")
     raft.add_argument("--seconds", type=float, default=12.0, help="virtual time of faults (12)")
     raft.add_argument("--disable", action="append", default=[], help="switch a guard off")
-    jobs = parser.add_argument_group("jobs: scheduler, workers and users on an ideal log")
+    jobs = parser.add_argument_group("jobs, times: scheduler, workers and users on an ideal log")
+    jobs.add_argument(
+        "--occurrences", type=int, default=0, help="as many seeds as it takes to see so many"
+    )
     jobs.add_argument("--minutes", type=float, default=2.0, help="virtual time of faults (2)")
     jobs.add_argument("--nodes", type=int, default=3, help="members of the cluster (3)")
     jobs.add_argument("--clients", type=int, default=3, help="concurrent users (3)")
@@ -79,28 +91,35 @@ def main() -> int:
 
 def run_world(world: str, options: argparse.Namespace) -> int:
     started_s = time.perf_counter()
-    failed = 0
-    seeds = range(options.first, options.first + options.seeds)
-    for told in tell_all(world, seeds, options):
+    failed = seeds = occurrences = 0
+    for told in tell_all(world, options):
+        seeds += 1
+        occurrences += told.occurrences
         if told.failures:
             failed += 1
             _describe(told, options)
         elif options.seeds == 1:
             print(f"{world} seed {told.seed}: good, {told.summary}")
+        if 0 < options.occurrences <= occurrences:
+            break
     seconds = time.perf_counter() - started_s
-    print(f"{world}: {options.seeds} seeds in {seconds:.0f} s, {failed} failed", flush=True)
+    seen = f", {occurrences:,} occurrences of schedules" if occurrences else ""
+    print(f"{world}: {seeds} seeds in {seconds:.0f} s{seen}, {failed} failed", flush=True)
     return 1 if failed else 0
 
 
-def tell_all(world: str, seeds: range, options: argparse.Namespace) -> Iterator[Told]:
+def tell_all(world: str, options: argparse.Namespace) -> Iterator[Told]:
+    """In order of seeds; without an end if it is occurrences that are wanted."""
+    last = None if options.occurrences else options.first + options.seeds
+    seeds = count(options.first) if last is None else iter(range(options.first, last))
     if options.jobs <= 1:
         for seed in seeds:
             yield tell(world, seed, options)
         return
     with ProcessPoolExecutor(options.jobs) as pool:
         work: Callable[..., Iterator[Told]] = pool.map
-        count = len(seeds)
-        yield from work(tell, [world] * count, seeds, [options] * count, chunksize=4)
+        while some := list(islice(seeds, CHUNK_SEEDS * options.jobs)):
+            yield from work(tell, [world] * len(some), some, [options] * len(some))
 
 
 def _describe(told: Told, options: argparse.Namespace) -> None:

@@ -14,15 +14,12 @@ from cluster.actors.services import NotLeader, OutcomeUnknown, Overloaded
 from cluster.machine.commands import (
     CancelJobs,
     Command,
-    DeleteSchedule,
     JobGroup,
-    PutSchedule,
     RetryJobs,
     SubmitJobs,
 )
 from cluster.machine.model import JobSpec, RetrySpec
-from cluster.machine.results import Done, PerJob, Rejected, Result, Scheduled, Submitted
-from cluster.policy.planning import first_occurrence
+from cluster.machine.results import PerJob, Result, Submitted
 
 if TYPE_CHECKING:
     from chaos.sim.node import SimNode
@@ -166,22 +163,6 @@ class SimClient:
             await self._call(node, wait)
         except Unanswered:
             return
-
-    # -- schedules -------------------------------------------------------------------------------
-
-    async def put_schedule(self, schedule_id: str, cron: str, every_ms: int) -> None:
-        first_ms = first_occurrence(cron, every_ms, self.world.latest_now_ms())
-        spec = JobSpec("work", "default", 5, 2, RETRY, TIMEOUT_MS)
-        command = PutSchedule(schedule_id, spec, schedule_id.encode(), cron, every_ms, first_ms)
-        result = await self.insist(command)
-        if not isinstance(result, Scheduled) and result is not Rejected.CONFLICT:
-            self.world.fail(f"schedule {schedule_id} was answered {result!r}")
-        self.world.scheduled(schedule_id, cron, every_ms, first_ms)
-
-    async def delete_schedule(self, schedule_id: str) -> None:
-        result = await self.insist(DeleteSchedule(schedule_id))
-        if not isinstance(result, Done) and result is not Rejected.UNKNOWN_SCHEDULE:
-            self.world.fail(f"deleting {schedule_id} was answered {result!r}")
 
 
 def _look_at(task: asyncio.Task[Any]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from cluster.clock import GuardedClock
 from cluster.consensus import TransferError
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from chaos.sim.world import World
 
 HOUR_MS = 3_600_000
+AMBUSH_S = 0.02  # a launch takes about so long: tick, decision, proposal, commit, answer
 
 
 class Nemesis:
@@ -22,8 +24,11 @@ class Nemesis:
         self.world = world
         self.stopped = False
         self.task = world.loop.create_task(self._rage(), name="nemesis")
+        self.ambush = False  # whoever leads dies when schedules are due
         self._faults: list[tuple[int, Callable[[], None]]] = [
             (8, self.kill_leader),
+            (6, self.ambush_leader),
+            (1, self.power_off),
             (3, self.kill_any),
             (6, self.isolate_leader),
             (3, self.isolate_follower),
@@ -35,19 +40,22 @@ class Nemesis:
             (3, self.snapshot_any),
             (2, self.install_snapshot),
             (3, self.jump_clock),
-            (5, self.crash_worker),
-            (4, self.stall_worker),
-            (4, self.cut_worker),
-            (4, self.reset_worker),
-            (3, self.hand_back),
-            (2, self.drain_worker),
         ]
+        if world.scene.manned:
+            self._faults += [
+                (5, self.crash_worker),
+                (4, self.stall_worker),
+                (4, self.cut_worker),
+                (4, self.reset_worker),
+                (3, self.hand_back),
+                (2, self.drain_worker),
+            ]
 
     async def _rage(self) -> None:
         rng = self.world.rng
         weights = [weight for weight, _ in self._faults]
         while not self.stopped:
-            await asyncio.sleep(rng.uniform(0.1, 3.0))
+            await asyncio.sleep(rng.uniform(*self.world.scene.pace_s))
             if not self.stopped:
                 fault = rng.choices(self._faults, weights)[0][1]
                 self.world.trace(f"fault {fault.__name__}")
@@ -68,6 +76,31 @@ class Nemesis:
         leader = self._leader()
         if leader is not None:
             self._kill(leader)
+
+    def ambush_leader(self) -> None:
+        """It dies somewhere on the way from a timer to a launch, when the next one is due."""
+        self.ambush = True
+
+    def schedules_due(self, node: SimNode) -> None:
+        if self.ambush and node is self._leader():
+            self.ambush = False
+            self._later(0.0, AMBUSH_S, lambda: self._kill(node) if node.alive else None)
+
+    def power_off(self) -> None:
+        """All nodes stop for a minute, or for hours that pass at once, and start together."""
+        for node in self._alive():
+            node.crash()
+        self._later(1.0, 3.0, self._power_on)
+
+    def _power_on(self) -> None:
+        world = self.world
+        if not any(node.alive for node in world.nodes.values()):
+            away_ms = world.rng.choice(world.scene.outages_ms)
+            world.trace(f"{away_ms} ms have passed")
+            world.time.leap(away_ms)
+        for node in world.nodes.values():
+            if not node.alive:
+                node.start()
 
     def kill_any(self) -> None:
         alive = self._alive()
@@ -119,7 +152,7 @@ class Nemesis:
     def stall_quorum(self) -> None:
         """Nothing commits for a while, sometimes beyond the proposals' deadline."""
         ledger = self.world.ledger
-        until_s = self.world.loop.time() + self.world.rng.choice((0.5, 2.0, 13.0))
+        until_s = self.world.loop.time() + self.world.rng.choice((0.5, 2.0, 13.0, 13.0, 90.0))
         ledger.stalled_until_s = max(ledger.stalled_until_s, until_s)
 
     def refuse_proposals(self) -> None:
@@ -218,3 +251,5 @@ class Nemesis:
         ahead_ms = max(world.latest_now_ms(), *clocks_ms) - world.true_now_ms()
         for node in world.nodes.values():
             node.clock.set_offset(max(ahead_ms, 0))
+            if isinstance(node.guarded, GuardedClock):
+                node.guarded.accept()  # an operator has looked at it

@@ -23,11 +23,14 @@ from cluster.actors.detector import Detector
 from cluster.actors.dispatcher import Dispatcher
 from cluster.actors.janitor import Janitor
 from cluster.actors.live import LiveBoard
+from cluster.actors.planner import Planner
 from cluster.actors.proposer import Proposer
+from cluster.actors.replanner import Replanner
 from cluster.actors.scheduler import Scheduler
 from cluster.actors.supervisor import Supervisor
 from cluster.actors.timekeeper import Timekeeper
 from cluster.actors.waiters import Waiters
+from cluster.clock import Clock, GuardedClock
 from cluster.consensus import Consensus, ConsensusConfig
 from cluster.history import FinishedJob, History
 from cluster.projections.ready import ReadyQueues
@@ -41,7 +44,6 @@ T = TypeVar("T")
 
 WORKER_TTL_MS = 3_000
 RECONNECT_GRACE_MS = 1_000
-CATCH_UP_MS = 48 * 3_600_000
 DEAD_LETTERS_MAX = 40
 
 NODE: contextvars.ContextVar[SimNode | None] = contextvars.ContextVar("node", default=None)
@@ -61,6 +63,7 @@ class SimNode:
 
     raft: RaftState
     proposer: Proposer
+    planner: Planner
     desk: WorkerDesk
     waiters: Waiters
     live: LiveBoard
@@ -73,7 +76,8 @@ class SimNode:
     def __init__(self, world: World, node_id: str) -> None:
         self.world = world
         self.id = node_id
-        self.clock = SimClock(world.loop)
+        self.clock = SimClock(world.loop, world.time)
+        self.guarded: Clock = self.clock
         self.disk = Disk()
         self.alive = False
         self.incarnation = 0
@@ -116,7 +120,9 @@ class SimNode:
     # -- parts -----------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        world, clock = self.world, self.clock
+        world = self.world
+        clock = GuardedClock(self.clock, world.guard_ms) if world.guard_ms else self.clock
+        self.guarded = clock
         config = ConsensusConfig(
             self.id, self.id, tuple(i for i in world.node_ids if i != self.id), Path("/nowhere")
         )
@@ -128,6 +134,7 @@ class SimNode:
         raft.on_restored(self.ready_queues.rebuild)
         Archivist(raft, cast(History, self.history))
         self.proposer = Proposer(raft)
+        self.planner = Planner(raft, clock)
         self.live = LiveBoard(raft)
         self.waiters = Waiters(raft)
         rng = Random(world.rng.random())
@@ -137,7 +144,8 @@ class SimNode:
             [
                 Timekeeper(raft, self.proposer, clock),
                 self.dispatcher,
-                Scheduler(raft, self.proposer, clock, CATCH_UP_MS),
+                Scheduler(raft, self.proposer, clock),
+                Replanner(raft, self.proposer, clock),
                 Detector(raft, self.proposer, self.desk, clock, WORKER_TTL_MS),
                 Janitor(raft, self.proposer, DEAD_LETTERS_MAX),
             ],

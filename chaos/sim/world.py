@@ -12,7 +12,7 @@ import gc
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -28,15 +28,17 @@ from chaos.sim.checkers import (
     NotEarly,
     Punctual,
     SameDigests,
-    Schedules,
     Submissions,
 )
 from chaos.sim.client import SimClient
-from chaos.sim.clock import EPOCH_MS
+from chaos.sim.clock import TrueTime
 from chaos.sim.ledger import Ledger
 from chaos.sim.loop import StuckError, VirtualLoop
 from chaos.sim.nemesis import Nemesis
 from chaos.sim.node import NODE, SimNode
+from chaos.sim.occurrences import Occurrences
+from chaos.sim.operator import Operator, Reaper
+from chaos.sim.timetable import CALENDAR, LEAD_MS, Scene, few
 from chaos.sim.worker import SimWorker
 from cluster.actors.services import Assignment, NotLeader, OutcomeUnknown, Overloaded
 from cluster.machine.apply import Strictness
@@ -46,13 +48,13 @@ from cluster.machine.model import WorkerSpec
 SETTLE_S = 240.0  # after the faults, everything must have ended within this
 TRACE_KEPT = 4_000
 LATE_REPORTS = 4
+CLOCK_JUMP_MS = 10_000  # the guard's bound, in half of all histories
 OFFERS = (
     (("default", "mail"), ("work", "send")),
     (("default",), ("work", "send")),
     (("*",), ("work",)),
     (("mail",), ("send",)),
 )
-SCHEDULES = (("every-7s", "", 7_000), ("every-30s", "", 30_000), ("cron", "* * * * *", 0))
 
 
 @dataclass
@@ -66,13 +68,22 @@ class Report:
     elections: int
     jobs: int
     virtual_s: float
+    launched: int = 0  # occurrences of schedules
+    recorded: int = 0  # and those that did not run
     tail: list[str] = field(default_factory=list)
 
 
 class World:
     """Everything of one run. Parts call `fail` when something is wrong; the run then ends."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, seed: int, nodes: int, echo: bool) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        seed: int,
+        nodes: int,
+        echo: bool,
+        stage: Callable[[Random], Scene],
+    ) -> None:
         self.loop = loop
         self.seed = seed
         self.rng = Random(seed)
@@ -80,29 +91,35 @@ class World:
         # Idle clusters, busy ones and overloaded ones have different bugs.
         self.load = self.rng.choice((0.05, 1.0, 3.0, 3.0))  # requests per second and client
         self.slots_max = self.rng.choice((2, 8))
+        self.scene = stage(self.rng)
+        self.time = TrueTime(loop, self.scene.moment_ms - LEAD_MS)
+        self.timetable = {entry.id: entry for entry in self.scene.entries}
+        self.days: dict[str, frozenset[int]] = {CALENDAR: frozenset()}
+        self.guard_ms = self.rng.choice((0, CLOCK_JUMP_MS))  # 0: clocks are followed blindly
         self.failures: list[str] = []
         self.node_ids = tuple(f"n{number}" for number in range(1, nodes + 1))
         self.ledger = Ledger(loop, self.rng, nodes)
         self.nodes = {node_id: SimNode(self, node_id) for node_id in self.node_ids}
         self.workers: list[SimWorker] = []
+        self.reaper: Reaper | None = None  # where there are no workers
         self.unreachable: set[str] = set()  # nodes that workers and clients cannot reach
         self.requests: dict[str, int] = {}
         self.acked: dict[str, list[int]] = {}
         self.acked_cancels: dict[int, None] = {}
         self.truly_done: dict[tuple[int, int], None] = {}
-        self.schedules: dict[str, tuple[str, int, int]] = {}
         self.peaceful = False
         self.front = 0  # the newest log entry that any node has applied
         self._started: dict[tuple[int, int], str] = {}
         self._hash = hashlib.blake2b(digest_size=16)
         self._tail: deque[str] = deque(maxlen=TRACE_KEPT)
         self._digests = SameDigests(self)
+        self.occurrences = Occurrences(self)
         self._agreement = Agreement(self)
         self._punctual = Punctual(self)
         self.liveness = Liveness(self)
         self.checkers: list[Checker] = [
             Submissions(self), Attempts(self), Cancellations(self), NotEarly(self),
-            Schedules(self), Invariants(self), Histories(self), self._digests, self._agreement,
+            self.occurrences, Invariants(self), Histories(self), self._digests, self._agreement,
             self._punctual, self.liveness,
         ]  # fmt: skip
         self._failed = loop.create_future()
@@ -130,6 +147,10 @@ class World:
         self.front = index
         state = node.raft.state
         self.trace(f"entry {index} by {node.id} digest {state.digest:08x} now {state.now_ms}")
+        if effects.schedules_due:
+            self.nemesis.schedules_due(node)
+        if self.reaper is not None:
+            self.reaper.feed(effects)
         for worker_id, jobs in effects.jobs_assigned:
             self.trace(f"  assigned to w{worker_id}: {[(job.id, job.attempt) for job in jobs]}")
         for finished in effects.jobs_finished:
@@ -154,8 +175,9 @@ class World:
         """A waiter was told that the job is over: on that node it must not be live."""
         self.trace(f"waited for {job_id} at {node.id}")
 
-    def scheduled(self, schedule_id: str, cron: str, every_ms: int, first_ms: int) -> None:
-        self.schedules[schedule_id] = (cron, every_ms, first_ms)
+    def backfilled(self, schedule_id: str, backfill_id: int, nominals: list[int]) -> None:
+        """An operator was told that these will run."""
+        self.occurrences.backfills[schedule_id, backfill_id] = nominals
 
     def started(self, worker: SimWorker, job: Assignment) -> None:
         """A worker began an attempt; nobody may begin the same one again."""
@@ -187,7 +209,7 @@ class World:
         return None
 
     def true_now_ms(self) -> int:
-        return EPOCH_MS + round(self.loop.time() * 1000)
+        return self.time.now_ms()
 
     def latest_now_ms(self) -> int:
         """Replicated time as far as any node knows, and the true time if that is later."""
@@ -230,12 +252,15 @@ class World:
         self._names: list[str] = []
         for node in self.nodes.values():
             node.start()
-        for _ in range(len(OFFERS)):
-            self.add_worker()
-        users = [SimClient(self, f"c{number}") for number in range(clients)]
-        for schedule_id, cron, every_ms in SCHEDULES:
-            await users[0].put_schedule(schedule_id, cron, every_ms)
-        nemesis = Nemesis(self)
+        operator = Operator(self, self.rng.choice((0.0, 0.2, 1.0)))
+        users: list[SimClient] = [operator]
+        if self.scene.manned:
+            for _ in range(len(OFFERS)):
+                self.add_worker()
+            users += [SimClient(self, f"c{number}") for number in range(clients)]
+        else:
+            self.reaper = Reaper(self)
+        self.nemesis = nemesis = Nemesis(self)
         watch = self.loop.create_task(self._watch(), name="watch")
         await asyncio.sleep(minutes * 60)
         self.peaceful = True
@@ -244,10 +269,10 @@ class World:
         for user in users:
             user.stopped = True
         await asyncio.gather(*(user.task for user in users), nemesis.task)
-        self.staff()
+        if self.scene.manned:
+            self.staff()
         await self._settle(("schedule", "live jobs"))
-        for schedule_id, _, _ in SCHEDULES:
-            await users[0].delete_schedule(schedule_id)
+        await operator.delete_all()
         await self._settle(())
         await self._settle(())  # half a second later: histories write a little later
         watch.cancel()
@@ -302,7 +327,8 @@ class World:
         submitted = len(self.acked)
         return Report(
             self.seed, self.failures, self._hash.hexdigest(), len(self.ledger.entries),
-            self.ledger.elections, submitted, self.loop.time(), list(self._tail),
+            self.ledger.elections, submitted, self.loop.time(), *self.occurrences.totals(),
+            list(self._tail),
         )  # fmt: skip
 
 
@@ -319,12 +345,17 @@ class _LoudLog(logging.Handler):
 
 
 def run_seed(
-    seed: int, minutes: float = 2.0, nodes: int = 3, clients: int = 3, echo: bool = False
+    seed: int,
+    minutes: float = 2.0,
+    nodes: int = 3,
+    clients: int = 3,
+    echo: bool = False,
+    stage: Callable[[Random], Scene] = few,
 ) -> Report:
     """Live through one history. The report lists what went wrong; empty is good."""
     product = logging.getLogger("quorate")
     loop = VirtualLoop()
-    world = World(loop, seed, nodes, echo)
+    world = World(loop, seed, nodes, echo, stage)
     handler = _LoudLog(world)
     before = Strictness.raise_bugs, product.propagate, product.level
     Strictness.raise_bugs, product.propagate = True, False

@@ -1,100 +1,203 @@
-"""Launches due schedules: computes the next fire time and commits both as one decision.
+"""Launches due schedules: what is due, what is too late and what comes next, as one decision.
 
-A leader duty. Cron arithmetic happens here and nowhere else; the machine compares and sets on the
+A leader duty. Time arithmetic happens in `policy.timing`, the machine compares and sets on the
 expected fire time, so an occurrence is launched once, whoever proposes it and however often.
+
+Ten thousand schedules may be due in the same second, and one of them may have missed a month of
+minutes. So work is done in slices, few launches are in flight at a time, and whoever takes long
+waits until everybody else is launched.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
+from collections.abc import Generator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from cluster.actors.actor import Actor
 from cluster.actors.proposer import Proposer
 from cluster.actors.services import NotLeader, OutcomeUnknown, Overloaded
+from cluster.actors.slices import Slices
 from cluster.clock import Clock
+from cluster.machine import views
 from cluster.machine.commands import FireSchedule
 from cluster.machine.effects import Effects
 from cluster.machine.results import Result
 from cluster.machine.tables import ScheduleRow
-from cluster.policy.cron import CronError
-from cluster.policy.planning import next_occurrence
+from cluster.policy.timing.catchup import COUNTED_MAX, Decision, decide
 from cluster.raft_state import RaftState
 
 log = logging.getLogger("quorate.scheduler")
 
 RETRY_S = 0.2
+IN_FLIGHT_MAX = 400  # applying so many takes each node some ten milliseconds
+TURN_STEPS = 200  # of one schedule, before the others have theirs
+# All schedules that are due share so many steps, so that after a long outage thousands of them are
+# back within seconds. Counts that would take longer are then lower bounds.
+STEPS_SHARED = 1_000_000
+STEPS_MIN = 200
+
+
+class Case(NamedTuple):
+    """A schedule that is due, as it was when its decision was begun."""
+
+    schedule_id: str
+    version: int
+    fire_ms: int
+    work: Generator[None, None, Decision]
 
 
 class Scheduler(Actor):
-    """Mailbox: ids of schedules whose timer fired."""
+    """Mailbox: a wake-up. What is due is read from the state and kept in order."""
 
     name = "scheduler"
-    mailbox_max = 100_000
+    mailbox_max = 1
 
-    def __init__(self, raft: RaftState, proposer: Proposer, clock: Clock, catch_up_ms: int) -> None:
+    def __init__(self, raft: RaftState, proposer: Proposer, clock: Clock) -> None:
         super().__init__()
         self._raft = raft
         self._proposer = proposer
         self._clock = clock
-        self._catch_up_ms = catch_up_ms
         self._active = False
+        self._due: dict[str, None] = {}
+        self._long: deque[Case] = deque()
+        self._in_flight: dict[asyncio.Future[Result], None] = {}
+        self._room: asyncio.Future[None] | None = None
         raft.on_effects(self._on_effects)
 
     async def on_start(self) -> None:
         """A predecessor may have died between the timer and the launch."""
         self._active = True
-        for row in self._raft.state.tables.schedules.values():
-            if row.next_fire_ms and row.timer is None:
-                self.tell(row.id)
+        self._in_flight.clear()
+        self._long.clear()
+        self._due = dict(self._raft.state.due_schedules)
+        self.tell(None)
 
     async def on_stop(self) -> None:
         self._active = False
 
     def _on_effects(self, effects: Effects, index: int) -> None:
-        if self._active:
+        if self._active and effects.schedules_due:
             for schedule_id, _ in effects.schedules_due:
-                self._enqueue(schedule_id)
+                self._due[schedule_id] = None
+            self.tell(None)
 
     def _enqueue(self, schedule_id: str) -> None:
-        if self._active and not self.tell(schedule_id):
-            self._enqueue_later(schedule_id)
-
-    async def receive(self, message: Any) -> None:
-        row = self._raft.state.tables.schedules.get(message)
-        if row is None or row.timer is not None or not row.next_fire_ms:
-            return  # paused, or planned anew and not due
-        command = self._decide(row)
-        try:
-            # Not awaited one by one: due schedules of the same moment share a log entry.
-            future = self._proposer.propose(command)
-        except (NotLeader, Overloaded):
-            self._enqueue_later(row.id)
-            return
-        future.add_done_callback(partial(self._launched, row.id))
-
-    def _decide(self, row: ScheduleRow) -> FireSchedule:
-        now_ms = max(self._clock.now_ms(), self._raft.state.now_ms)
-        try:
-            next_ms, skipped = next_occurrence(
-                row.cron, row.every_ms, row.next_fire_ms, now_ms, self._catch_up_ms
-            )
-        except CronError as error:
-            # Launch this one and plan none: raising would take down every leader in turn.
-            log.error("schedule %s ends: %s", row.id, error)
-            next_ms, skipped = 0, 0
-        if skipped:
-            log.warning("schedule %s: %d occurrences are too old and skipped", row.id, skipped)
-        return FireSchedule(row.id, row.next_fire_ms, next_ms, skipped)
+        if self._active:
+            self._due[schedule_id] = None
+            self.tell(None)
 
     def _enqueue_later(self, schedule_id: str) -> None:
         """Refused or lost does not mean deposed; if it does, the next leader looks in on_start."""
         asyncio.get_running_loop().call_later(RETRY_S, self._enqueue, schedule_id)
 
-    def _launched(self, schedule_id: str, future: asyncio.Future[Result]) -> None:
+    # -- deciding --------------------------------------------------------------------------------
+
+    async def receive(self, message: Any) -> None:
+        slices = Slices(self._clock)
+        while self._due or self._long:
+            if len(self._in_flight) >= IN_FLIGHT_MAX:
+                await self._until_room()
+            case = self._begin() if self._due else self._long.popleft()
+            if case is not None:
+                await self._go_on(case, slices)
+
+    def _begin(self) -> Case | None:
+        schedule_id = next(iter(self._due))
+        del self._due[schedule_id]
+        row = self._due_row(schedule_id)
+        if row is None:
+            return None
+        waiting = len(self._due) + len(self._long) + 1
+        work = decide(
+            row.plan,
+            row.id,
+            (row.next_nominal_ms, row.next_fire_ms),
+            self._now_ms(),
+            views.calendar_days(self._raft.state),
+            row.accounted_ms,
+            min(max(STEPS_SHARED // waiting, STEPS_MIN), COUNTED_MAX),
+        )
+        return Case(row.id, row.version, row.next_fire_ms, work)
+
+    def _due_row(self, schedule_id: str) -> ScheduleRow | None:
+        """None if it is paused, gone, or planned anew and not due."""
+        state = self._raft.state
+        return (
+            state.tables.schedules.get(schedule_id) if schedule_id in state.due_schedules else None
+        )
+
+    def _now_ms(self) -> int:
+        return max(self._clock.now_ms(), self._raft.state.now_ms)
+
+    async def _go_on(self, case: Case, slices: Slices) -> None:
         try:
-            future.result()  # a refusal says that the occurrence was launched, or its plan changed
+            for _ in range(TURN_STEPS):
+                next(case.work)
+                await slices.step()
+        except StopIteration as done:
+            await slices.step()
+            self._launch(case, done.value, "")
+        except (ValueError, ArithmeticError, LookupError) as error:
+            # A TimingError, or a bug. Launch this one and plan none: raising would take down every
+            # leader in turn.
+            log.error("schedule %s ends: %s", case.schedule_id, error)
+            self._launch(case, None, f"broken: {error}")
+        else:
+            self._long.append(case)
+
+    # -- launching -------------------------------------------------------------------------------
+
+    def _launch(self, case: Case, decision: Decision | None, ended: str) -> None:
+        row = self._due_row(case.schedule_id)
+        if row is None:
+            return
+        if (row.version, row.next_fire_ms) != (case.version, case.fire_ms):
+            self._enqueue(row.id)  # it changed meanwhile, and is due again
+            return
+        try:
+            # Not awaited one by one: due schedules of the same moment share a log entry.
+            future = self._proposer.propose(_command(row, decision, ended))
+        except (NotLeader, Overloaded):
+            self._enqueue_later(row.id)
+            return
+        self._in_flight[future] = None
+        future.add_done_callback(partial(self._launched, row.id))
+
+    def _launched(self, schedule_id: str, future: asyncio.Future[Result]) -> None:
+        self._in_flight.pop(future, None)
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        try:
+            future.result()
         except (NotLeader, OutcomeUnknown, Overloaded):
             self._enqueue_later(schedule_id)
+            return
+        # Refused, and still due: the clock was set back between the decision and its entry.
+        if self._due_row(schedule_id) is not None:
+            self._enqueue_later(schedule_id)
+
+    async def _until_room(self) -> None:
+        self._room = asyncio.get_running_loop().create_future()
+        await self._room
+        self._room = None
+
+
+def _command(row: ScheduleRow, decision: Decision | None, ended: str) -> FireSchedule:
+    if decision is None:
+        return FireSchedule(row.id, row.next_fire_ms, 0, version=row.version, ended=ended)
+    following = decision.next
+    return FireSchedule(
+        row.id,
+        row.next_fire_ms,
+        following.fire_ms if following is not None else 0,
+        next_nominal_ms=following.nominal_ms if following is not None else 0,
+        launches=decision.launches,
+        late=decision.late,
+        missed=decision.missed,
+        version=row.version,
+        ended=ended,
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from actor_rig import Rig, virtual
@@ -10,29 +12,38 @@ from actor_rig import Rig, virtual
 from cluster.actors import scheduler as scheduler_module
 from cluster.actors.scheduler import Scheduler
 from cluster.actors.timekeeper import Timekeeper
-from cluster.machine.commands import FireSchedule, PutSchedule
+from cluster.machine.commands import FireSchedule, PutSchedule, decode_batch
 from cluster.machine.model import JobSpec
-from cluster.policy.cron import CronError
+from cluster.plan import Missed, Plan, Span, Trigger
+from cluster.policy.timing import TimingError
 
 HOUR_MS = 3_600_000
 
 
-async def leading(catch_up_ms: int = 24 * HOUR_MS) -> Rig:
+async def leading() -> Rig:
     rig = Rig()
-    await rig.lead(duties(rig, catch_up_ms))
+    await rig.lead(duties(rig))
     return rig
 
 
-def duties(rig: Rig, catch_up_ms: int = 24 * HOUR_MS) -> list[Timekeeper | Scheduler]:
+def duties(rig: Rig) -> list[Timekeeper | Scheduler]:
     return [
         Timekeeper(rig.raft, rig.proposer, rig.clock),
-        Scheduler(rig.raft, rig.proposer, rig.clock, catch_up_ms),
+        Scheduler(rig.raft, rig.proposer, rig.clock),
     ]
 
 
-async def put(rig: Rig, first_ms: int, every_ms: int = 60_000, name: str = "s") -> None:
+async def put(
+    rig: Rig, first_ms: int, every_ms: int = 60_000, name: str = "s", **fields: Any
+) -> None:
+    plan = Plan((Trigger(every_ms=every_ms, anchor_ms=first_ms % every_ms),), **fields)
     spec = JobSpec("work")
-    await rig.proposer.propose(PutSchedule(name, spec, b"null", "", every_ms, first_ms))
+    command = PutSchedule(name, spec, b"null", "", 0, first_ms, plan=plan, next_nominal_ms=first_ms)
+    await rig.proposer.propose(command)
+
+
+def launches(rig: Rig) -> list[FireSchedule]:
+    return [command for command in rig.log.commands() if isinstance(command, FireSchedule)]
 
 
 def fired(rig: Rig, name: str = "s") -> list[int]:
@@ -50,25 +61,45 @@ async def test_launches_each_occurrence_once() -> None:
 
 
 @virtual
-async def test_catches_up_one_by_one_after_an_outage() -> None:
+async def test_makes_up_for_what_an_outage_missed() -> None:
     rig = await leading()
     first_ms = rig.clock.now_ms() + 500
-    await put(rig, first_ms)
+    await put(rig, first_ms, catchup="all", catchup_max=3)
     rig.clock.jump(10 * 60_000)
     await asyncio.sleep(2)
-    assert fired(rig) == [first_ms + n * 60_000 for n in range(11)]
+    on_time, late, bound = [], [], []
+    for command in launches(rig):
+        on_time += command.launches or []
+        late += command.late
+        bound += command.missed
+    assert on_time == [first_ms + 600_000]
+    assert late == [first_ms + n * 60_000 for n in (7, 8, 9)]
+    assert bound == [Missed("bound", first_ms, first_ms + 6 * 60_000, 7)]
+    assert sorted(fired(rig)) == [*late, *on_time]
 
 
 @virtual
-async def test_leaves_out_what_is_older_than_the_window() -> None:
-    rig = await leading(catch_up_ms=120_000)
+async def test_records_what_it_does_not_make_up_for() -> None:
+    rig = await leading()
     first_ms = rig.clock.now_ms() + 500
-    await put(rig, first_ms)
+    await put(rig, first_ms, catchup="skip")
     rig.clock.jump(10 * 60_000)
     await asyncio.sleep(2)
     row = rig.raft.state.tables.schedules["s"]
-    assert fired(rig) == [first_ms, *(first_ms + n * 60_000 for n in (9, 10))]
-    assert row.skipped_count == 8
+    assert fired(rig) == [first_ms + 600_000]
+    assert row.skipped_count == 10
+
+
+@virtual
+async def test_omitted_occurrences_are_recorded_once() -> None:
+    rig = await leading()
+    first_ms = rig.clock.now_ms() + 500
+    dark = Span(first_ms + 1, first_ms + 150_000)
+    await put(rig, first_ms, blackouts=(dark,))
+    await asyncio.sleep(400)
+    assert fired(rig) == [first_ms + n * 60_000 for n in (0, 3, 4, 5, 6)]
+    missed = [each for command in launches(rig) for each in command.missed]
+    assert missed == [Missed("blackout", first_ms + 60_000, first_ms + 120_000, 2)]
 
 
 @virtual
@@ -124,23 +155,96 @@ async def test_due_schedules_of_one_moment_share_entries() -> None:
         await put(rig, first_ms, name=f"s{number}")
     before = len(rig.log.entries)
     await asyncio.sleep(1)
-    launches = [c for c in rig.log.commands() if isinstance(c, FireSchedule)]
-    assert len(launches) == 200
+    assert len(launches(rig)) == 200
     assert len(rig.log.entries) - before < 20
 
 
 @virtual
-async def test_an_expression_without_a_next_time_ends_its_schedule_only(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def never(*_: object) -> tuple[int, int]:
-        raise CronError("no fire after that")
+async def test_a_burst_is_launched_in_portions() -> None:
+    rig = await leading()
+    first_ms = rig.clock.now_ms() + 60_000
+    for number in range(1_500):
+        await put(rig, first_ms, name=f"s{number}")
+    await asyncio.sleep(70)
+    assert len(launches(rig)) == 1_500
+    batches = [decode_batch(entry).commands for entry in rig.log.entries]
+    portions = [sum(isinstance(c, FireSchedule) for c in commands) for commands in batches]
+    assert max(portions) <= scheduler_module.IN_FLIGHT_MAX
+
+
+@virtual
+async def test_who_missed_a_month_of_minutes_does_not_keep_others_waiting() -> None:
+    rig = await leading()
+    month_ms = 30 * 24 * HOUR_MS
+    next_ms = rig.clock.now_ms() // 60_000 * 60_000 + 60_000
+    minutely, once = Trigger(cron="* * * * *"), Trigger(at_ms=(next_ms + month_ms,))
+    for name, trigger, first_ms in (
+        ("long", minutely, next_ms),
+        ("short", once, next_ms + month_ms),
+    ):
+        spec = JobSpec("work")
+        command = PutSchedule(name, spec, b"", "", 0, first_ms, plan=Plan((trigger,)))
+        await rig.proposer.propose(command)
+    rig.clock.jump(month_ms + 60_000)
+    await asyncio.sleep(5)
+    order = [command.schedule_id for command in launches(rig)]
+    assert order[0] == "short" and "long" in order
+    long = next(command for command in launches(rig) if command.schedule_id == "long")
+    assert sum(each.count for each in long.missed) == 30 * 1440
+
+
+@virtual
+async def test_what_changes_while_it_is_decided_is_decided_anew() -> None:
+    rig = await leading()
+    first_ms = rig.clock.now_ms() + 500
+    await put(rig, first_ms)
+    rig.log.held = True
+    await asyncio.sleep(0.6)
+    change = PutSchedule(
+        "s", JobSpec("other"), b"", "", 0, first_ms, True, next_nominal_ms=first_ms,
+        plan=rig.raft.state.tables.schedules["s"].plan,
+    )  # fmt: skip
+    future = rig.proposer.propose(change)
+    rig.log.release()
+    await future
+    await asyncio.sleep(1)
+    assert fired(rig) == [first_ms]
+    names = [job.kind.spec.name for job in rig.raft.state.tables.jobs.values()]
+    assert names == ["other"]
+
+
+@virtual
+async def test_a_clock_that_goes_back_before_the_entry_is_waited_for() -> None:
+    """The decision counts what the clock said; the entry then says an earlier time."""
+    rig = await leading()
+    first_ms = rig.clock.now_ms() + 500
+    await put(rig, first_ms, every_ms=1_000)
+    original = rig.proposer.propose
+
+    def propose(command: Any) -> Any:
+        if isinstance(command, FireSchedule) and not launches(rig):
+            rig.clock.jump(-2_000)
+        return original(command)
+
+    rig.clock.jump(3_000)
+    rig.proposer.propose = propose  # type: ignore[method-assign]
+    await asyncio.sleep(10)
+    assert fired(rig) == [first_ms + n * 1_000 for n in range(len(fired(rig)))]
+    assert len(fired(rig)) >= 8
+
+
+@virtual
+async def test_a_plan_that_breaks_ends_its_schedule_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> Iterator[None]:
+        yield
+        raise TimingError("no fire after that")
 
     rig = await leading()
     first_ms = rig.clock.now_ms() + 500
     await put(rig, first_ms)
-    monkeypatch.setattr(scheduler_module, "next_occurrence", never)
+    monkeypatch.setattr(scheduler_module, "decide", broken)
     await asyncio.sleep(5)
     assert fired(rig) == [first_ms]
+    assert rig.raft.state.tables.schedules["s"].ended.startswith("broken: ")
     assert rig.given_up == []
     assert rig.duties.restarts_total == 0
