@@ -138,8 +138,8 @@ class Housekeeping:
     def _check_disk(self, life: Life, probe: Probe, mark: Mark) -> None:
         """B1, ABA: what a node calls durable, its disk holds."""
         platter = life.host.platter
-        if platter is None:
-            return
+        if platter is None or (platter.damage and life.node.rot):
+            return  # of a damaged file others must tell what it led to
         if platter.damage:
             self._world.fail(f"{life.id} started on what is not durable: {platter.damage}")
         durable = probe.durable_index
