@@ -1,8 +1,8 @@
 """Holidays: occurrences on them are dropped, or moved to the working day before or after.
 
-A moved occurrence keeps its local time of day. Works day by day: a working day and the holidays
-that move to it are one group of days without a gap, so groups follow each other in order and any
-of them can be the first.
+A moved occurrence keeps its local time of day; Saturdays and Sundays are no working days, but what
+is planned on one stays there. Works in groups of days: a working day and the days up to the next
+one, so groups follow each other without a gap and any of them can be the first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import lru_cache
 from msgspec import Struct
 
 from cluster.plan import Plan
-from cluster.policy.timing.days import DAY_S
+from cluster.policy.timing.days import DAY_S, SATURDAY, weekday
 from cluster.policy.timing.hits import Hit, Note, clock_text, day_text, merged
 from cluster.policy.timing.triggers import Hits
 from cluster.policy.timing.zones import END_S, Zone
@@ -25,7 +25,9 @@ DAYS_MOVED_MAX = 366
 
 
 class Group(Struct, frozen=True):
-    """The days [first, last], all of whose occurrences run on `target`; None: on no day at all."""
+    """The days [first, last], of which `target` is the only working day; None: there is none.
+
+    Holidays among them run on the target; what is planned on a free weekend stays there."""
 
     first: int
     last: int
@@ -57,15 +59,21 @@ def observed(plan: Plan, moment: Zone, holidays: frozenset[int], hits: Hits) -> 
 def group_of(day: int, holidays: frozenset[int], on_holiday: str) -> Group:
     """The group that `day` belongs to."""
     step = 1 if on_holiday == "next" else -1
-    target = day
-    while target in holidays:
-        target += step
-        if abs(target - day) > DAYS_MOVED_MAX:
-            return Group(day, day, None)
-    far = target
-    while far - step in holidays and abs(far - step - target) <= DAYS_MOVED_MAX:
-        far -= step
+    target = _working_day(day, holidays, step)
+    if target is None:
+        return Group(day, day, None)
+    before = _working_day(target - step, holidays, -step)
+    far = target - step * DAYS_MOVED_MAX if before is None else before + step
     return Group(min(far, target), max(far, target), target)
+
+
+def _working_day(day: int, holidays: frozenset[int], step: int) -> int | None:
+    """The first day from `day` on, in steps, that is no holiday and in no weekend."""
+    for moved in range(DAYS_MOVED_MAX + 1):
+        at = day + step * moved
+        if at not in holidays and weekday(at) < SATURDAY:
+            return at
+    return None
 
 
 def _skipping(moment: Zone, holidays: frozenset[int], hits: Iterator[Hit]) -> Iterator[Hit]:
@@ -92,7 +100,7 @@ def _moving(
         if last * DAY_S >= END_S:
             return
         streams = [
-            _moved(moment, hits, source, group.target, after_ms)
+            _moved(moment, hits, source, group.target if source in holidays else source, after_ms)
             for source in range(first, last + 1)
         ]
         for moved in merged(streams):

@@ -89,6 +89,11 @@ def parse_days(fields: tuple[str, ...], hash_id: str) -> Days:
     )
 
 
+def weekday(day: int) -> int:
+    """0 is Monday; day 0, 1970-01-01, was a Thursday."""
+    return (day + 3) % 7
+
+
 def next_day(days: Days, from_day: int) -> int | None:
     """The first day (since 1970) at or after `from_day`; None when none comes in 50 years."""
     if from_day > DAY_MAX:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cluster.plan import Plan, Window
-from cluster.policy.timing.days import DAY_S
+from cluster.policy.timing.days import DAY_S, weekday
 from cluster.policy.timing.hits import Hit, Note, clock_text, day_text
 from cluster.policy.timing.triggers import Hits
 from cluster.policy.timing.zones import Zone
@@ -14,11 +14,6 @@ OUTSIDE = ("defer", "skip")
 OFF_PEAK = Window(22 * 3600, 6 * 3600)
 DAYS_AHEAD_MAX = 8  # a window opens at least once a week
 SEARCHED_S = 60 * DAY_S  # unless the clocks jump over it
-
-
-def weekday(day: int) -> int:
-    """0 is Monday; day 0, 1970-01-01, was a Thursday."""
-    return (day + 3) % 7
 
 
 def is_open(windows: tuple[Window, ...], local_s: int) -> bool:

@@ -11,6 +11,7 @@ from timing_helpers import steps as walked
 from cluster.plan import Plan, Span, Trigger, Window
 from cluster.policy.timing import OFF_PEAK, Occurrence, TimingError, check, next_occurrence
 from cluster.policy.timing.calendars import group_of
+from cluster.policy.timing.days import weekday
 
 BERLIN = "Europe/Berlin"
 NOON = 12 * 3600
@@ -86,7 +87,7 @@ def test_holidays(on_holiday: str, expected: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("on_holiday", "day"), [("next", "2026-12-27"), ("previous", "2026-12-24")]
+    ("on_holiday", "day"), [("next", "2026-12-28"), ("previous", "2026-12-24")]
 )
 def test_a_moved_run_keeps_its_time_of_day_and_its_reason(on_holiday: str, day: str) -> None:
     plan = cron("15 9 25 12 *", BERLIN, calendars=("de",), on_holiday=on_holiday)
@@ -122,15 +123,26 @@ def test_a_calendar_of_all_days_leaves_nothing() -> None:
 
 
 def test_groups_of_days_follow_each_other_without_a_gap() -> None:
-    holidays = frozenset({3, 4, 8, 10, 11, 12})
+    holidays = frozenset({20_003, 20_004, 20_008, 20_011, 20_012, 20_013})
     for on_holiday in ("next", "previous"):
-        day = 1
-        while day < 20:
+        day = group_of(20_000, holidays, on_holiday).first
+        while day < 20_030:
             group = group_of(day, holidays, on_holiday)
+            members = range(group.first, group.last + 1)
             assert group.first == day
-            assert all(group_of(d, holidays, on_holiday) == group for d in range(day, group.last))
-            assert group.target not in holidays
+            assert all(group_of(member, holidays, on_holiday) == group for member in members)
+            assert [d for d in members if d not in holidays and weekday(d) < 5] == [group.target]
             day = group.last + 1
+
+
+def test_a_moved_run_lands_on_no_weekend_but_what_is_planned_there_stays() -> None:
+    monday = {"c": days("2027-05-17")}
+    before = cron("0 9 * * *", calendars=("c",), on_holiday="previous")
+    found = shown(before, "2027-05-14T00:00", 4, monday)
+    assert [line[8:10] for line in found] == ["14", "15", "16", "18"]
+    friday = {"c": days("2027-05-14")}
+    after = cron("0 9 * * fri", calendars=("c",), on_holiday="next")
+    assert [line[8:10] for line in shown(after, "2027-05-13T00:00", 2, friday)] == ["17", "21"]
 
 
 def test_outside_its_windows_a_run_waits_or_is_skipped() -> None:
