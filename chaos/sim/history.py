@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
-from cluster.history import FinishedJob
+from cluster.history import FinishedJob, PastEvent
 
 SYNC_S = 0.3
 
@@ -27,6 +28,9 @@ class SimHistory:
         self._buffer.append((index, rows))
         if self._timer is None:
             self._timer = self._loop.call_later(SYNC_S, self._sync)
+
+    def add_schedule_events(self, index: int, events: Sequence[PastEvent]) -> None:
+        """Nothing that jobs depend on: not kept."""
 
     def _sync(self) -> None:
         self._timer = None

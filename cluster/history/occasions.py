@@ -15,7 +15,7 @@ import msgspec
 
 from cluster.history.record import FinishedJob, PastEvent
 
-EVENTS_PRUNED_MAX = 1_000  # in one go
+EVENTS_PRUNED_MAX = 50_000  # once a minute: hundreds a second, for schedules that skip a lot
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS run (

@@ -1,15 +1,15 @@
-"""Read-only views of schedules, their backfills and calendars; see `views`, which offers them."""
+"""Read-only views of schedules and their backfills; see `views`, which offers them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from msgspec import Struct
 
 from cluster.machine.chronicle import outcomes
 from cluster.machine.model import JobSpec, ScheduleEvent
 from cluster.machine.state import State
-from cluster.machine.tables import Backfill, CalendarRow, ScheduleRow
+from cluster.machine.tables import Backfill, ScheduleRow
 from cluster.plan import Plan
 
 
@@ -83,19 +83,6 @@ class BackfillView(Struct, gc=False):
     next_ms: int
 
 
-class CalendarView(Struct, gc=False):
-    """`days` since 1970-01-01, each with its label."""
-
-    name: str
-    days: list[int]
-    labels: tuple[str, ...]
-    description: str
-    source: str
-    version: int
-    changed_ms: int
-    users: list[str]
-
-
 def schedule(state: State, schedule_id: str) -> ScheduleView | None:
     row = state.tables.schedules.get(schedule_id)
     return _schedule(state, row) if row is not None else None
@@ -142,23 +129,6 @@ def _backfill(row: Backfill) -> BackfillView:
     return BackfillView(
         row.id, row.overlap, row.per_minute, row.note, row.created_ms, row.total, row.launched,
         row.skipped, len(row.waiting) + len(row.buffer), row.finished_ms, row.next_ms,
-    )  # fmt: skip
-
-
-def calendar(state: State, name: str) -> CalendarView | None:
-    row = state.tables.calendars.get(name)
-    return _calendar(row) if row is not None else None
-
-
-def calendars(state: State) -> Iterator[CalendarView]:
-    """In order of name."""
-    return (_calendar(row) for row in state.tables.calendars.values())
-
-
-def _calendar(row: CalendarRow) -> CalendarView:
-    return CalendarView(
-        row.name, row.days.tolist(), row.labels, row.description, row.source, row.version,
-        row.changed_ms, sorted(row.users),
     )  # fmt: skip
 
 

@@ -15,13 +15,10 @@ from cluster.machine import lifecycle
 from cluster.machine.model import Attempt, JobSpec, WorkerSpec
 from cluster.machine.schedule_views import (
     BackfillView,
-    CalendarView,
     Outcome,
     ScheduleView,
     backfills,
-    calendar,
     calendar_days,
-    calendars,
     missed,
     schedule,
     schedule_count,
@@ -34,13 +31,10 @@ PROBES_MAX = 10_000
 
 __all__ = [  # what is passed on from `schedule_views`
     "BackfillView",
-    "CalendarView",
     "Outcome",
     "ScheduleView",
     "backfills",
-    "calendar",
     "calendar_days",
-    "calendars",
     "missed",
     "schedule",
     "schedule_count",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from machine_story import Args, Story, show_event, verb
 
+from cluster.machine import calendar_views, lifecycle, views
 from cluster.machine import commands as c
-from cluster.machine import lifecycle, views
 from cluster.machine.model import JobSpec
 from cluster.plan import Missed, Plan, Trigger
 
@@ -162,8 +162,8 @@ def delete_calendar(story: Story, args: Args) -> str:
 def calendars(story: Story, args: Args) -> str:
     return (
         "\n".join(
-            f"{each.name} version={each.version} days={each.days} users={each.users}"
-            for each in views.calendars(story.state)
+            f"{each.name} version={each.version} days={list(each.days)} users={list(each.users)}"
+            for each in calendar_views.calendars(story.state)
         )
         or "none"
     )
