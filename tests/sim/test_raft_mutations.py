@@ -35,6 +35,16 @@ SOON = (
     "c3_higher_term",
     "c7_whole_term",
     "c8_bounds",
+    "a5_verify_first",  # what gets a name
+    "aba_durable",  # what is on the platter
+    "b1_settle",
+    "b3_align",
+    "b7_checksums",  # damage at rest
+    "b8_full_disk",
+    "c1_total_apply",
+    "c5_keep_transfer",
+    "apply_slice",  # time of a turn
+    "flow_window",
 )
 
 
