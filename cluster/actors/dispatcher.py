@@ -198,15 +198,20 @@ class Dispatcher(Actor):
 
 
 def _assignment(job: Job) -> Assignment:
-    spec = job.kind.spec
+    """What is left until the job's deadline bounds the attempt like its timeout, so that a worker
+    needs no wall clock."""
+    spec, timeout_ms = job.kind.spec, job.kind.spec.timeout_ms
     deadline_ms = job.extra.deadline_ms if job.extra is not None else 0
+    if deadline_ms:
+        left_ms = max(deadline_ms - job.started_ms, 1)
+        timeout_ms = min(timeout_ms or left_ms, left_ms)
     return Assignment(
         job.id,
         job.attempt,
         spec.name,
         spec.queue,
         job.payload,
-        spec.timeout_ms,
+        timeout_ms,
         deadline_ms,
         job.failures,
         spec.max_retries,

@@ -15,7 +15,7 @@ Key = tuple[int, int]  # (job_id, attempt)
 
 
 class Assignment(msgspec.Struct, array_like=True, gc=False):
-    """One job to run. `timeout_ms` 0 and `deadline_ms` (epoch) 0 mean none."""
+    """One job to run. `timeout_ms` (0: none) ends at the latest at the job's `deadline_ms`."""
 
     job_id: int
     attempt: int

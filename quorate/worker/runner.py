@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -109,7 +108,8 @@ class Runner:
                 queue=job.queue,
                 failures=job.failures,
                 max_retries=job.max_retries,
-                stop_at=_stop_at(job, now),
+                # On the loop's clock; the wall clock's deadline is in it already.
+                stop_at=now + job.timeout_ms / 1000 if job.timeout_ms else 0.0,
                 port=self,
             )
             run = Running(key, context, executor, job.timeout_ms)
@@ -186,10 +186,7 @@ class Runner:
         )
 
     def _fail_timeout(self, run: Running) -> None:
-        if run.timeout_ms:
-            message = f"ran longer than its timeout of {run.timeout_ms / 1000:g} s"
-        else:
-            message = "ran past its deadline"
+        message = f"ran longer than its timeout of {run.timeout_ms / 1000:g} s"
         self._outbox.failed(run.key, "timeout", message, True, run.context.log_text())
 
     def _credit(self) -> None:
@@ -326,15 +323,6 @@ class Runner:
             call()
         elif not self._loop.is_closed():
             self._loop.call_soon_threadsafe(call)
-
-
-def _stop_at(job: Assignment, now: float) -> float:
-    """When the attempt is out of time, on the loop's (monotonic) clock; 0 for never."""
-    stop_at = now + job.timeout_ms / 1000 if job.timeout_ms else 0.0
-    if job.deadline_ms:
-        deadline = now + job.deadline_ms / 1000 - time.time()
-        stop_at = min(stop_at, deadline) if stop_at else deadline
-    return stop_at
 
 
 def _encoded(value: object) -> bytes:

@@ -8,7 +8,7 @@ from actor_rig import SPEC, FakeSink, Rig, virtual
 
 from cluster.actors.dispatcher import ASSIGN_JOBS_MAX
 from cluster.machine import lifecycle
-from cluster.machine.commands import CancelJobs, DrainWorker, RemoveWorker
+from cluster.machine.commands import CancelJobs, DrainWorker, JobGroup, RemoveWorker, SubmitJobs
 from cluster.machine.model import JobSpec, WorkerSpec
 
 
@@ -226,3 +226,23 @@ async def test_the_next_leader_dispatches_what_the_last_one_had_taken() -> None:
     _, sink = await rig.worker(2)
     await asyncio.sleep(0.1)
     assert sink.ids() == [job_id]
+
+
+@virtual
+async def test_an_attempts_time_ends_with_the_jobs_deadline() -> None:
+    """As a time that a worker measures by itself: its wall clock may be wrong."""
+    rig = await leading()
+    await rig.worker(1, offer("else"))
+    now_ms = rig.clock.now_ms()
+    for timeout_ms, deadline_ms in ((5_000, 0), (5_000, 60_000), (90_000, 60_000), (0, 60_000)):
+        spec = JobSpec("work", timeout_ms=timeout_ms)
+        until_ms = now_ms + deadline_ms if deadline_ms else 0
+        group = JobGroup(spec, [b"null"], deadline_ms=until_ms)
+        await rig.proposer.propose(SubmitJobs([group]))
+    await asyncio.sleep(10)
+    _, sink = await rig.worker(4)
+    await asyncio.sleep(0.1)
+    first, second, third, fourth = (job.timeout_ms for job in sink.jobs)
+    assert (first, second) == (5_000, 5_000)
+    assert third == fourth
+    assert 49_800 < third <= 50_000

@@ -179,3 +179,22 @@ async def test_an_error_without_a_text_is_reported_all_the_same(
     await start_worker(app)
     job = await finished(fake, (await fail.submit()).id)
     assert "its text cannot be made" in str(job["error_message"])
+
+
+async def test_a_worker_whose_wall_clock_is_wrong_gives_a_job_its_time(
+    app: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = asyncio.Event()
+
+    @app.task(name="work")
+    async def work() -> None:
+        await gate.wait()
+
+    deadline_ms = round(time.time() * 1000) + 60_000
+    monkeypatch.setattr(time, "time", lambda: deadline_ms / 1000 + 3_600)
+    runner = Runner(executors_for(app.tasks.values(), Tools(4)), Outbox(), 4)
+    runner.start([Assignment(1, 1, "work", timeout_ms=5_000, deadline_ms=deadline_ms)])
+    left = runner.running[(1, 1)].context.stop_at - asyncio.get_running_loop().time()
+    gate.set()
+    await runner.wait_idle()
+    assert 4 < left <= 5
