@@ -23,6 +23,7 @@ from cluster.actors.detector import Detector
 from cluster.actors.dispatcher import Dispatcher
 from cluster.actors.janitor import Janitor
 from cluster.actors.live import LiveBoard
+from cluster.actors.planner import Planner
 from cluster.actors.polls import PollDesk
 from cluster.actors.proposer import Proposer
 from cluster.actors.replanner import Replanner
@@ -143,6 +144,7 @@ class Node:
             self.history,
             self.metrics,
             self.clocks,
+            Planner(self.raft, clock),
         )
 
     def _leader_duties(self, ttl_ms: int) -> Supervisor:

@@ -62,3 +62,11 @@ def checksum(rounds: int, ctx: Context) -> str:
 async def sweep(ctx: Context) -> None:
     """Runs every five minutes on one worker; the schedule is stored when a worker starts."""
     ctx.log("swept")
+
+
+@app.cron("30 2 * * *", id="report", timezone="Europe/Berlin", overlap="buffer_one", jitter="5m")
+@app.task(timeout="1h")
+async def report(ctx: Context) -> None:
+    """At night in Berlin: on the day without a half past two right after the gap, and once on the
+    day that has two of them. `quorate schedules next report` shows when."""
+    ctx.log(f"report of job {ctx.job_id}")

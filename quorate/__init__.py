@@ -39,9 +39,10 @@ if TYPE_CHECKING:
     )
     from .handle import Handle
     from .requests import JobRequest, Retry
+    from .schedule_views import ScheduleView
     from .sync import SyncClient, SyncHandle
     from .tasks import Task
-    from .views import ClockView, JobView, MemberView, Page, ScheduleView, WorkerView
+    from .views import ClockView, JobView, MemberView, Page, WorkerView
     from .worker import Worker
 
 __version__ = "0.1.0"
@@ -61,7 +62,7 @@ _HOME = {
     "JobView": "views",
     "MemberView": "views",
     "Page": "views",
-    "ScheduleView": "views",
+    "ScheduleView": "schedule_views",
     "WorkerView": "views",
     "Worker": "worker",
 }

@@ -15,11 +15,12 @@ from .durations import Duration, to_seconds
 from .errors import TaskDefinitionError
 from .handle import Handle
 from .requests import JobRequest, Priority, Retry, SubmitOptions, job_request
+from .schedule_options import ScheduleOptions, schedule_fields
+from .schedule_views import ScheduleView
 from .schedules import ScheduleSpec
 from .sync import LoopThread
 from .tasks import Kind, Task
 from .transport import node_list
-from .views import ScheduleView
 
 R = TypeVar("R")
 
@@ -117,32 +118,48 @@ class Scheduler:
         return _TaskDecorator(make)
 
     def cron(
-        self, expression: str, *, id: str | None = None, payload: Any = None
+        self,
+        expression: str,
+        *,
+        id: str | None = None,
+        payload: Any = None,
+        **options: Unpack[ScheduleOptions],
     ) -> Callable[[Task[R]], Task[R]]:
-        """Declares that a task runs at a five-field cron expression in UTC.
+        """Declares that a task runs at a cron expression, in UTC unless a `timezone` is named.
 
-        Goes above `@app.task`, or is called with a task. The id defaults to the task's name.
+        Goes above `@app.task`, or is called with a task. The id defaults to the task's name. The
+        options are those of `client.schedules.put`; what concerns jobs wins over the task's own.
         """
-
-        def declare(task: Task[R]) -> Task[R]:
-            self._declare(task, id, payload, schedule=expression)
-            return task
-
-        return declare
+        return self._declaring(id, payload, {**options, "schedule": expression})
 
     def every(
-        self, interval: Duration, *, id: str | None = None, payload: Any = None
+        self,
+        interval: Duration,
+        *,
+        id: str | None = None,
+        payload: Any = None,
+        **options: Unpack[ScheduleOptions],
     ) -> Callable[[Task[R]], Task[R]]:
         """Declares that a task runs every `interval`. Used like `cron`."""
-        seconds = to_seconds(interval)
+        return self._declaring(id, payload, {**options, "every": to_seconds(interval)})
+
+    def _declaring(
+        self, id: str | None, payload: Any, options: Mapping[str, Any]
+    ) -> Callable[[Task[R]], Task[R]]:
+        try:
+            schedule_fields(options)
+        except (TypeError, ValueError) as error:
+            raise TaskDefinitionError(str(error)) from error
 
         def declare(task: Task[R]) -> Task[R]:
-            self._declare(task, id, payload, every_seconds=seconds)
+            self._declare(task, id, payload, options)
             return task
 
         return declare
 
-    def _declare(self, task: Task[Any], id: str | None, payload: Any, **when: Any) -> None:
+    def _declare(
+        self, task: Task[Any], id: str | None, payload: Any, options: Mapping[str, Any]
+    ) -> None:
         if not isinstance(task, Task):
             raise TaskDefinitionError("put @app.cron / @app.every above @app.task")
         schedule_id = id or task.name
@@ -150,7 +167,10 @@ class Scheduler:
             raise TaskDefinitionError(f"two schedules have the id {schedule_id!r}; give another")
         self.schedules.append(
             ScheduleSpec(
-                id=schedule_id, name=task.name, payload=payload, options=task.options, **when
+                id=schedule_id,
+                name=task.name,
+                payload=payload,
+                options={**task.options, **options},
             )
         )
 

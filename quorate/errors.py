@@ -191,6 +191,7 @@ _BY_CODE: dict[str, type[QuorateError]] = {
 _BY_STATUS: dict[int, type[QuorateError]] = {
     404: NotFound,
     409: Conflict,
+    412: Conflict,
     413: PayloadTooLarge,
     503: Unavailable,
 }

@@ -62,24 +62,6 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
         return self.status in FINISHED
 
 
-class ScheduleView(msgspec.Struct, frozen=True, kw_only=True):
-    """A recurring schedule."""
-
-    schedule_id: str
-    schedule: str | None = None
-    every_seconds: float | None = None
-    timezone: str = "UTC"
-    paused: bool = False
-    note: str | None = None
-    next_run: datetime | None = None
-    last_run: datetime | None = None
-    last_job_id: str | None = None
-    run_count: int = 0
-    name: str = ""
-    queue: str = "default"
-    payload: Any = None
-
-
 class MemberView(msgspec.Struct, frozen=True, kw_only=True):
     """A node of the cluster. `standing`: voter, joining (becomes a voter) or learner."""
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cluster.actors.clockwatch import ClockWatch
     from cluster.actors.desk import WorkerDesk
     from cluster.actors.live import LiveBoard
+    from cluster.actors.planner import Planner
     from cluster.actors.polls import PollDesk
     from cluster.actors.proposer import Proposer
     from cluster.actors.waiters import Waiters
@@ -102,4 +103,5 @@ class Services:
     history: History
     metrics: Metrics
     clocks: ClockWatch
+    planner: Planner
     draining: bool = False

@@ -137,46 +137,6 @@ class ResultAnswer(Struct):
     error_message: str | None
 
 
-class ScheduleAnswer(Struct):
-    """A recurring job. A schedule made by POST /v1/jobs answers to `job_id` as well."""
-
-    schedule_id: str
-    id: str
-    job_id: str
-    status: Literal["pending", "paused"]
-    schedule: str | None
-    every_seconds: float | None
-    timezone: Literal["UTC"]
-    paused: bool
-    note: str | None
-    next_run: Time | None
-    last_run: Time | None
-    last_job_id: str | None
-    run_count: int
-    skipped_count: int
-    created_at: Time | None
-    name: str
-    queue: str
-    priority: int
-    max_retries: int
-    retry: RetryAnswer
-    payload: JsonValue
-    tags: tuple[str, ...]
-    timeout_seconds: float
-    queue_timeout_seconds: float | None
-    total_timeout_seconds: float | None
-
-
-class SchedulesPage(Struct):
-    items: list[ScheduleAnswer]
-    next_cursor: str | None
-
-
-class Triggered(Struct):
-    job_id: str
-    schedule_id: str
-
-
 class WorkerAnswer(Struct):
     worker_id: str
     id: str

@@ -13,17 +13,15 @@ from msgspec import UNSET, Raw, UnsetType
 
 from cluster.api.codec import encode_json
 from cluster.api.errors import ProblemError
-from cluster.api.models import JobRequest, RetryRequest, ScheduleRequest
+from cluster.api.models import JobRequest, RetryRequest
+from cluster.api.schedule_models import ScheduleRequest
 from cluster.machine.commands import (
     ON_CONFLICT_REJECT,
     ON_CONFLICT_REPLACE,
     ON_CONFLICT_RETURN,
     JobGroup,
-    PutSchedule,
 )
 from cluster.machine.model import JobSpec, RetrySpec
-from cluster.policy import cron
-from cluster.policy.planning import first_occurrence
 from cluster.settings import Settings
 
 PAST_SLACK_MS = 1_000  # a run_at of "now" has aged by the way here
@@ -151,6 +149,8 @@ def group_of(request: JobRequest, now_ms: int, settings: Settings) -> JobGroup:
     """A group without jobs yet: what `request` and all its likes have in common."""
     if request.schedule is not None:
         raise refuse("/schedule", "a schedule is created alone: POST /v1/schedules")
+    if request.timezone is not None:
+        raise refuse("/timezone", "only a schedule has one: times carry their offset")
     run_at_ms = due_ms(request, now_ms)
     starts_ms = run_at_ms or now_ms
     return JobGroup(
@@ -262,60 +262,3 @@ def _too_large(size: int, settings: Settings) -> ProblemError:
     except ProblemError as error:
         return error
     raise AssertionError("only called for payloads beyond the limit")
-
-
-def schedule_of(
-    request: ScheduleRequest, schedule_id: str, now_ms: int, settings: Settings
-) -> PutSchedule:
-    """The command that creates the schedule. Raises ProblemError."""
-    if (request.schedule is None) == (request.every_seconds is None):
-        raise refuse("/schedule", "give exactly one of schedule and every_seconds")
-    expression, every_ms = "", 0
-    if request.schedule is not None:
-        try:
-            expression = cron.validate(request.schedule)
-        except cron.CronError as error:
-            raise refuse("/schedule", str(error)) from None
-    else:
-        assert request.every_seconds is not None
-        every_ms = ms(request.every_seconds)
-    queue_s, total_s = request.queue_timeout_seconds, request.total_timeout_seconds
-    return PutSchedule(
-        schedule_id,
-        spec_of(request, settings),
-        definition_payload(request, settings),
-        expression,
-        every_ms,
-        first_occurrence(expression, every_ms, now_ms),
-        False,
-        ms(queue_s) if queue_s is not None else 0,
-        ms(total_s) if total_s is not None else 0,
-    )
-
-
-def schedule_request(request: JobRequest) -> ScheduleRequest:
-    """The schedule that a job request with `schedule` asks for."""
-    only_jobs = {
-        "delay_seconds": request.delay_seconds,
-        "run_at": request.run_at,
-        "expires_at": request.expires_at,
-        "unique_key": request.unique_key,
-        "unique_ttl_seconds": request.unique_ttl_seconds,
-    }
-    for field, value in only_jobs.items():
-        if value is not None:
-            raise refuse(f"/{field}", f"a schedule has no {field}: leave out one of both")
-    return ScheduleRequest(
-        name=request.name,
-        schedule=request.schedule,
-        payload=request.payload,
-        queue=request.queue,
-        priority=request.priority,
-        command=request.command,
-        max_retries=request.max_retries,
-        retry=request.retry,
-        timeout_seconds=request.timeout_seconds,
-        queue_timeout_seconds=request.queue_timeout_seconds,
-        total_timeout_seconds=request.total_timeout_seconds,
-        tags=request.tags,
-    )

@@ -18,9 +18,10 @@ from cluster.api.codec import encode_json
 from cluster.api.errors import ProblemError
 from cluster.api.intake import definition_payload, group_of, refuse
 from cluster.api.lookup import find_job, page, parse_job_id
-from cluster.api.models import Delay, JobRequest, Label, Priority, Retries, ScheduleRequest
+from cluster.api.models import Delay, JobRequest, Label, Priority, Retries
 from cluster.api.render import time_text, worker_text
 from cluster.api.routing import Call, Query, ReadQuery, Routes, respond
+from cluster.api.schedule_models import ScheduleRequest
 from cluster.api.stats import stats_of
 from cluster.api.submission import (
     IDEMPOTENCY_KEY,
@@ -149,7 +150,7 @@ def _recurring(view: ScheduleView) -> LabJob:
         error_message=None,
         execution_time_ms=parts.execution_time_ms,
         fail_rate=parts.fail_rate,
-        cron_expression=view.cron or None,
+        cron_expression=view.plan.triggers[0].cron or None,
         run_count=view.run_count,
         last_job_id=str(view.last_job_id) if view.last_job_id else None,
     )

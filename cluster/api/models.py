@@ -88,7 +88,10 @@ class JobRequest(Struct, forbid_unknown_fields=True, gc=False):
     delay_seconds: Delay | None = None
     run_at: Instant | None = None
     schedule: Annotated[
-        str | None, Meta(description="Five-field cron in UTC: creates a schedule instead of a job.")
+        str | None, Meta(description="Cron expression: creates a schedule instead of a job.")
+    ] = None
+    timezone: Annotated[
+        str | None, Meta(description="Of `schedule`: an IANA name; left out, UTC.")
     ] = None
     command: CommandLine | None = None
     max_retries: Retries = 3
@@ -121,34 +124,6 @@ class BatchRequest(Struct, forbid_unknown_fields=True):
     """Many jobs in one object; a bare array says the same."""
 
     jobs: list[JobRequest]
-
-
-class ScheduleRequest(Struct, forbid_unknown_fields=True):
-    """A recurring job: exactly one of `schedule` and `every_seconds`."""
-
-    name: TaskName | UnsetType = UNSET
-    id: (
-        Annotated[
-            str,
-            Meta(
-                pattern=SCHEDULE_ID,
-                description="Chosen by the client; letters, digits and . _ : -, no bare number.",
-            ),
-        ]
-        | None
-    ) = None
-    schedule: Annotated[str, Meta(description="Five-field cron in UTC.")] | None = None
-    every_seconds: Annotated[float, Meta(ge=0.1, le=10 * YEAR_SECONDS)] | None = None
-    payload: Payload = UNSET
-    queue: QueueName = "default"
-    priority: Priority = 5
-    command: CommandLine | None = None
-    max_retries: Retries = 3
-    retry: RetryRequest | None = None
-    timeout_seconds: Timeout | None = None
-    queue_timeout_seconds: QueueTimeout | None = None
-    total_timeout_seconds: TotalTimeout | None = None
-    tags: Tags | None = None
 
 
 class JobChangesRequest(Struct, forbid_unknown_fields=True):
@@ -192,10 +167,6 @@ class PurgeRequest(Struct, forbid_unknown_fields=True):
 
     ids: Annotated[list[JobId], Meta(max_length=IDS_MAX)] | None = None
     all: bool = False
-
-
-class PauseRequest(Struct, forbid_unknown_fields=True):
-    note: Annotated[str, Meta(max_length=1_000)] = ""
 
 
 class TransferRequest(Struct, forbid_unknown_fields=True):

@@ -15,13 +15,12 @@ from cluster.api.answers import (
     JobAnswer,
     ProgressAnswer,
     RetryAnswer,
-    ScheduleAnswer,
     TimelineEvent,
 )
 from cluster.api.codec import encode_json
 from cluster.machine import lifecycle
 from cluster.machine.model import RetrySpec
-from cluster.machine.views import JobView, ScheduleView
+from cluster.machine.views import JobView
 
 NULL = msgspec.Raw(b"null")
 
@@ -112,37 +111,6 @@ def job_answer(view: JobView, progress: tuple[float | None, str | None] | None =
         time_text(view.expires_at_ms),
         _total_seconds(view),
         ProgressAnswer(*progress) if progress is not None else None,
-    )
-
-
-def schedule_answer(view: ScheduleView) -> ScheduleAnswer:
-    spec = view.spec
-    return ScheduleAnswer(
-        schedule_id=view.id,
-        id=view.id,
-        job_id=view.id,
-        status="paused" if view.paused else "pending",
-        schedule=view.cron or None,
-        every_seconds=seconds_or_none(view.every_ms),
-        timezone="UTC",
-        paused=view.paused,
-        note=view.note or None,
-        next_run=time_text(view.next_fire_ms),
-        last_run=time_text(view.last_fire_ms),
-        last_job_id=str(view.last_job_id) if view.last_job_id else None,
-        run_count=view.run_count,
-        skipped_count=view.skipped_count,
-        created_at=time_text(view.created_ms),
-        name=spec.name,
-        queue=spec.queue,
-        priority=spec.priority,
-        max_retries=spec.max_retries,
-        retry=retry_answer(spec.retry),
-        payload=msgspec.Raw(view.payload) if view.payload else NULL,
-        tags=spec.tags,
-        timeout_seconds=spec.timeout_ms / 1000,
-        queue_timeout_seconds=seconds_or_none(view.queue_timeout_ms),
-        total_timeout_seconds=seconds_or_none(view.total_timeout_ms),
     )
 
 

@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import secrets
 
 from aiohttp import web
+from msgspec import Raw
 
 from cluster.actors.services import Services
-from cluster.api.answers import ScheduleAnswer, SchedulesPage, Triggered
-from cluster.api.errors import ProblemError, refusal
-from cluster.api.intake import schedule_of, schedule_request
-from cluster.api.models import JobRequest, PageQuery, PauseRequest, ScheduleRequest
-from cluster.api.render import schedule_answer
-from cluster.api.routing import Call, Empty, Query, Routes, respond
+from cluster.api.codec import BodyDecoder
+from cluster.api.errors import refusal
+from cluster.api.intake import refuse
+from cluster.api.models import SCHEDULE_ID, JobRequest, PageQuery
+from cluster.api.routing import Call, Empty, Header, Query, Routes, respond
+from cluster.api.schedule_answers import (
+    ScheduleAnswer,
+    ScheduleChanged,
+    ScheduleResumed,
+    SchedulesPage,
+)
+from cluster.api.schedule_intake import needs_final_id, plan_of, schedule_request
+from cluster.api.schedule_models import PauseRequest, ScheduleRequest
+from cluster.api.schedule_put import (
+    Stored,
+    changed_request,
+    condition_of,
+    create,
+    draft,
+    find,
+    named,
+    resume,
+    same,
+    update,
+)
+from cluster.api.schedule_render import changed_answer, resumed_answer, schedule_answer
 from cluster.api.submission import (
     IDEMPOTENCY_KEY,
     REPLAYED,
@@ -21,30 +44,16 @@ from cluster.api.submission import (
     request_key,
 )
 from cluster.machine import views
-from cluster.machine.commands import (
-    DeleteSchedule,
-    PauseSchedule,
-    PutSchedule,
-    ResumeSchedule,
-    TriggerSchedule,
-)
-from cluster.machine.results import Fired, Rejected, Result, Scheduled
+from cluster.machine.commands import DeleteSchedule, PauseSchedule
+from cluster.machine.results import Rejected
 from cluster.machine.views import ScheduleView
-from cluster.policy.planning import first_occurrence
 
 routes = Routes("schedules")
 
+IF_MATCH = Header("If-Match", 'The version to change, like "3"; of another one nothing is changed.')
+IF_NONE_MATCH = Header("If-None-Match", "`*`: only if there is none of this id.")
 
-def find_schedule(services: Services, schedule_id: str) -> ScheduleView:
-    """Raises unknown_schedule."""
-    view = views.schedule(services.raft.state, schedule_id)
-    if view is None:
-        raise unknown_schedule(schedule_id)
-    return view
-
-
-def unknown_schedule(schedule_id: str) -> ProblemError:
-    return ProblemError("unknown_schedule", f"no schedule has the id {schedule_id:.128}")
+_decode_fields: BodyDecoder[dict[str, Raw]] = BodyDecoder(dict[str, Raw], False)
 
 
 @routes.add(
@@ -59,20 +68,26 @@ def unknown_schedule(schedule_id: str) -> ProblemError:
 )
 async def create_schedule(call: Call[ScheduleRequest, Query]) -> web.Response:
     key = request_key(call.request, call.raw, call.services)
-    return await create(call.services, call.body, key)
+    return await create_once(call.services, call.body, key)
 
 
 async def create_from_job(
     call: Call[JobRequest, Query], request: JobRequest, key: RequestKey
 ) -> web.Response:
     """POST /v1/jobs with `schedule`."""
-    return await create(call.services, schedule_request(request), key)
+    return await create_once(call.services, schedule_request(request), key)
 
 
-async def create(services: Services, request: ScheduleRequest, key: RequestKey) -> web.Response:
+async def create_once(
+    services: Services, request: ScheduleRequest, key: RequestKey
+) -> web.Response:
     view, replayed = await put(services, request, key)
-    location = {"Location": f"/v1/schedules/{view.id}"}
-    return respond(schedule_answer(view), 201, {**location, **(REPLAYED if replayed else {})})
+    headers = {"Location": f"/v1/schedules/{view.id}", **etag(view)}
+    return respond(schedule_answer(view), 201, {**headers, **(REPLAYED if replayed else {})})
+
+
+def etag(view: ScheduleView) -> dict[str, str]:
+    return {"ETag": f'"{view.version}"'}
 
 
 async def put(
@@ -83,32 +98,21 @@ async def put(
     With an idempotency key and no id, the id follows from the key, so that a repetition meets what
     the first request made."""
     schedule_id = request.id or (_id_of(key.key) if key.key else "")
-    command = schedule_of(request, schedule_id, services.clock.now_ms(), services.settings)
-    result: Result = await services.proposer.propose(command)
-    if isinstance(result, Scheduled):
-        return find_schedule(services, result.schedule_id), False
-    assert isinstance(result, Rejected), result
-    if result is not Rejected.CONFLICT or request.id is not None:
-        raise refusal(result, "/id" if result is Rejected.CONFLICT else None)
-    existing = find_schedule(services, schedule_id)
-    if not _same(existing, command):
+    if not schedule_id and needs_final_id(plan_of(request, 0)):
+        schedule_id = "k-" + secrets.token_hex(9)
+    created = await create(services, request, schedule_id)
+    if isinstance(created, ScheduleView):
+        return created, False
+    if created is not Rejected.CONFLICT or request.id is not None:
+        raise refusal(created, "/id" if created is Rejected.CONFLICT else None)
+    existing = find(services, schedule_id)
+    if not same(existing, await draft(services, request, schedule_id, existing)):
         raise refusal(Rejected.KEY_MISMATCH)
     return existing, True
 
 
 def _id_of(key: str) -> str:
     return "k-" + hashlib.blake2b(key.encode(), digest_size=9).hexdigest()
-
-
-def _same(view: ScheduleView, command: PutSchedule) -> bool:
-    return (
-        view.spec == command.spec
-        and view.payload == command.payload
-        and view.cron == command.cron
-        and view.every_ms == command.every_ms
-        and view.queue_timeout_ms == command.queue_timeout_ms
-        and view.total_timeout_ms == command.total_timeout_ms
-    )
 
 
 @routes.add(
@@ -134,8 +138,60 @@ async def list_schedules(call: Call[None, PageQuery]) -> SchedulesPage:
     answer=ScheduleAnswer,
     problems=("unknown_schedule",),
 )
-async def get_schedule(call: Call[None, Query]) -> ScheduleAnswer:
-    return schedule_answer(find_schedule(call.services, call.path("schedule_id")))
+async def get_schedule(call: Call[None, Query]) -> web.Response:
+    view = find(call.services, call.path("schedule_id"))
+    return respond(schedule_answer(view), 200, etag(view))
+
+
+@routes.add(
+    "PUT",
+    "/v1/schedules/{schedule_id}",
+    "Create a schedule or replace its definition",
+    body=ScheduleRequest,
+    answer=ScheduleChanged,
+    headers=(IF_MATCH, IF_NONE_MATCH),
+    problems=("validation", "payload_too_large", "conflict", "version_mismatch"),
+)
+async def put_schedule(call: Call[ScheduleRequest, Query]) -> web.Response:
+    """201 when it is new. History and counts stay, and so does a pause unless `paused` is given; a
+    definition that is stored already changes nothing."""
+    schedule_id = call.path("schedule_id")
+    if not re.match(SCHEDULE_ID, schedule_id):
+        raise refuse("/id", f"{schedule_id!r:.130} cannot be the id of a schedule: see `id`")
+    request = named(call.body, schedule_id)
+    condition = condition_of(call.request)
+    return _changed(await update(call.services, schedule_id, lambda _: request, condition))
+
+
+@routes.add(
+    "PATCH",
+    "/v1/schedules/{schedule_id}",
+    "Change fields of a schedule",
+    body=ScheduleRequest,
+    decodes=False,
+    answer=ScheduleChanged,
+    headers=(IF_MATCH,),
+    problems=("validation", "payload_too_large", "unknown_schedule", "version_mismatch"),
+)
+async def change_schedule(call: Call[None, Query]) -> web.Response:
+    """Takes any of the fields, none is required; null takes one back to its default. A new
+    `schedule`, `every_seconds`, `at` or `any_of` replaces the one that was there."""
+    schedule_id = call.path("schedule_id")
+    fields = _decode_fields.decode(call.raw, call.request.headers.get("Content-Type"))
+
+    def build(before: ScheduleView | None) -> ScheduleRequest:
+        view = before or find(call.services, schedule_id)
+        return named(changed_request(view, fields), schedule_id)
+
+    return _changed(await update(call.services, schedule_id, build, condition_of(call.request)))
+
+
+def _changed(stored: Stored) -> web.Response:
+    headers = etag(stored.view)
+    if stored.outcome == "created":
+        headers["Location"] = f"/v1/schedules/{stored.view.id}"
+    answer: ScheduleChanged = changed_answer(stored.outcome, stored.view, stored.before)
+    return respond(answer, 201 if stored.outcome == "created" else 200, headers)
 
 
 @routes.add(
@@ -162,7 +218,7 @@ async def delete_schedule(call: Call[None, Query]) -> None:
 async def pause_schedule(call: Call[PauseRequest, Query]) -> ScheduleAnswer:
     schedule_id = call.path("schedule_id")
     await propose(call.services, PauseSchedule(schedule_id, call.body.note))
-    return schedule_answer(find_schedule(call.services, schedule_id))
+    return schedule_answer(find(call.services, schedule_id))
 
 
 @routes.add(
@@ -171,30 +227,11 @@ async def pause_schedule(call: Call[PauseRequest, Query]) -> ScheduleAnswer:
     "Go on with the next occurrence after now",
     body=Empty,
     body_optional=True,
-    answer=ScheduleAnswer,
+    answer=ScheduleResumed,
     problems=("unknown_schedule",),
 )
-async def resume_schedule(call: Call[Empty, Query]) -> ScheduleAnswer:
+async def resume_schedule(call: Call[Empty, Query]) -> ScheduleResumed:
+    """Answers what the pause left out; to make up for it, backfill that time."""
     services, schedule_id = call.services, call.path("schedule_id")
-    view = find_schedule(services, schedule_id)
-    next_ms = first_occurrence(view.cron, view.every_ms, services.clock.now_ms())
-    await propose(services, ResumeSchedule(schedule_id, next_ms))
-    return schedule_answer(find_schedule(services, schedule_id))
-
-
-@routes.add(
-    "POST",
-    "/v1/schedules/{schedule_id}/trigger",
-    "Run the job now, apart from the plan",
-    body=Empty,
-    body_optional=True,
-    answer=Triggered,
-    status=201,
-    problems=("unknown_schedule",),
-)
-async def trigger_schedule(call: Call[Empty, Query]) -> web.Response:
-    schedule_id = call.path("schedule_id")
-    result = await propose(call.services, TriggerSchedule(schedule_id))
-    assert isinstance(result, Fired)
-    job_id = str(result.job_id)
-    return respond(Triggered(job_id, schedule_id), 201, {"Location": f"/v1/jobs/{job_id}"})
+    missed = await resume(services, find(services, schedule_id))
+    return resumed_answer(find(services, schedule_id), missed)

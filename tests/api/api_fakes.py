@@ -20,6 +20,7 @@ from cluster.actors.desk import WorkerDesk
 from cluster.actors.dispatcher import Dispatcher
 from cluster.actors.live import LiveBoard
 from cluster.actors.peerclocks import ClockAnswer
+from cluster.actors.planner import Planner
 from cluster.actors.polls import PollDesk
 from cluster.actors.proposer import Proposer
 from cluster.actors.services import Assignment, AttemptError, Services
@@ -205,6 +206,7 @@ class FakeNode:
         self.services = Services(
             self.settings, self.guarded, raft, self.proposer, self.desk, self.polls, self.waiters,
             self.live, self.history, self.metrics, self.clocks,
+            Planner(raft, self.guarded),
         )  # fmt: skip
         self.app = build_app(self.services)
 

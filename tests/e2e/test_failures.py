@@ -164,7 +164,9 @@ async def test_a_schedule_fires_each_occurrence_once_through_failovers(
     cluster: LocalCluster, client: Client
 ) -> None:
     await cluster.worker("w1", TASKS, slots=4)
-    await client.schedules.create("quick", every_seconds=0.5, id="twice-a-second", payload="t")
+    await client.schedules.create(
+        "quick", every=0.5, id="twice-a-second", payload="t", overlap="allow_all"
+    )
     for _ in range(2):
         leader = await cluster.leader()
         before = (await client.schedules.get("twice-a-second")).run_count

@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 from fake_cluster import FakeCluster, Link, pack, problem, unpack
+from fake_schedules import FakeSchedules
 
 
 class FakeNode:
@@ -43,11 +44,7 @@ class FakeNode:
                 web.post("/v1/workers/{id}/poll", self._poll),
                 web.post("/v1/workers/{id}/heartbeat", self._beat),
                 web.delete("/v1/workers/{id}", self._leave),
-                web.get("/v1/schedules", self._schedule_list),
-                web.post("/v1/schedules", self._schedule_create),
-                web.get("/v1/schedules/{id}", self._schedule_get),
-                web.delete("/v1/schedules/{id}", self._schedule_delete),
-                web.post("/v1/schedules/{id}/pause", self._schedule_pause),
+                *FakeSchedules(self.cluster).routes(),
             ]
         )
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -301,30 +298,3 @@ class FakeNode:
                 self.cluster.finish("released", [job["job_id"], job["attempt"]])
         await self.cluster.notify()
         return web.Response(status=204)
-
-    # -- schedules -----------------------------------------------------------------------------
-
-    async def _schedule_list(self, request: web.Request) -> web.Response:
-        return web.json_response({"items": list(self.cluster.schedules.values())})
-
-    async def _schedule_create(self, request: web.Request) -> web.Response:
-        body = await request.json()
-        schedule_id = body.pop("id", None) or f"s{len(self.cluster.schedules) + 1}"
-        if schedule_id in self.cluster.schedules:
-            return problem(409, "conflict", "the id is taken")
-        view = {"schedule_id": schedule_id, "paused": False, "run_count": 0, **body}
-        self.cluster.schedules[schedule_id] = view
-        return web.json_response(view, status=201)
-
-    async def _schedule_get(self, request: web.Request) -> web.Response:
-        view = self.cluster.schedules.get(request.match_info["id"])
-        return problem(404, "unknown_schedule") if view is None else web.json_response(view)
-
-    async def _schedule_delete(self, request: web.Request) -> web.Response:
-        del self.cluster.schedules[request.match_info["id"]]
-        return web.Response(status=204)
-
-    async def _schedule_pause(self, request: web.Request) -> web.Response:
-        view = self.cluster.schedules[request.match_info["id"]]
-        view |= {"paused": True, "note": (await request.json()).get("note")}
-        return web.json_response(view)

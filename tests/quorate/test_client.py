@@ -230,25 +230,6 @@ async def test_lists_are_paged(fake: FakeCluster, app: Scheduler) -> None:
     assert everything == ["1", "2", "3", "4", "5"]
 
 
-async def test_declared_schedules_are_stored_once_and_follow_the_code(
-    fake: FakeCluster, app: Scheduler
-) -> None:
-    @app.every("90s", id="often", payload={"a": 1})
-    @app.cron("*/5 * * * *")
-    @app.task(queue="mail")
-    async def sweep(payload: dict[str, int] | None = None) -> None: ...
-
-    await app.sync_schedules()
-    assert fake.schedules["sweep"]["schedule"] == "*/5 * * * *"
-    assert fake.schedules["often"]["every_seconds"] == 90
-    fake.schedules["sweep"]["run_count"] = 4
-    fake.schedules["often"] |= {"run_count": 4, "every_seconds": 30, "paused": True}
-    views = await app.sync_schedules()
-    assert [view.run_count for view in views] == [4, 0]
-    assert fake.schedules["often"]["every_seconds"] == 90
-    assert fake.schedules["often"]["paused"] is True
-
-
 async def test_every_read_takes_a_level(fake: FakeCluster, app: Scheduler) -> None:
     client = app.client
     handle = await client.submit("simulate")
