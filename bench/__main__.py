@@ -28,6 +28,7 @@ ROWS = {
     "F2": "f2_silence",
     "F3": "f3_calm",
     "F4": "f4_transfer",
+    "S1": "s1_schedules",
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

@@ -47,10 +47,27 @@ class Scale:
     restart_jobs: int
     faults: int  # of the failover rows F: kills; a third of it pauses, cuts and stalls
     partition_s: float
+    schedules: int  # that are idle while others fire
+    fires_per_s: int
+    burst: int  # schedules that are due at the same moment
 
 
-QUICK = Scale("quick", 100_000, 60_000, 5_000, 5.0, 100_000, 3, 100_000, 6, 5.0)
-FULL = Scale("full", 600_000, 300_000, 20_000, 15.0, 1_000_000, 10, 1_000_000, 100, 60.0)
+QUICK = Scale("quick", 100_000, 60_000, 5_000, 5.0, 100_000, 3, 100_000, 6, 5.0, 5_000, 200, 1_000)
+FULL = Scale(
+    "full",
+    600_000,
+    300_000,
+    20_000,
+    15.0,
+    1_000_000,
+    10,
+    1_000_000,
+    100,
+    60.0,
+    200_000,
+    1_000,
+    10_000,
+)
 
 
 def quantile(values: Sequence[float], share: float) -> float:

@@ -272,6 +272,8 @@ class World:
         if self.scene.manned:
             self.staff()
         await self._settle(("schedule", "live jobs"))
+        if (leader := self.leader()) is not None:
+            self.occurrences.before_deletion(leader)
         await operator.delete_all()
         await self._settle(())
         await self._settle(())  # half a second later: histories write a little later

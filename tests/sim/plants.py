@@ -11,14 +11,17 @@ from typing import Any
 import msgspec
 import pytest
 
+from cluster.actors import scheduler
 from cluster.actors.desk import WorkerDesk
 from cluster.actors.detector import Detector
 from cluster.actors.dispatcher import Dispatcher
+from cluster.actors.planner import Planner
 from cluster.actors.scheduler import Scheduler
 from cluster.actors.session import Session
-from cluster.machine import unique
+from cluster.machine import launching, overlap, unique
 from cluster.machine.commands import CompleteJobs, FireSchedule
 from cluster.machine.effects import Effects
+from cluster.machine.reducers import occurrences
 from cluster.machine.registry import REDUCERS
 from cluster.machine.results import Result
 from cluster.machine.state import State
@@ -107,6 +110,62 @@ def forget_due_schedules(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Scheduler, "on_start", on_start)
 
 
+def forget_what_was_missed(patch: pytest.MonkeyPatch) -> None:
+    """What is not launched is not written down either."""
+    original = scheduler._command
+
+    def command(*arguments: Any) -> FireSchedule:
+        return msgspec.structs.replace(original(*arguments), missed=[])
+
+    patch.setattr(scheduler, "_command", command)
+
+
+def launch_the_oldest_only(patch: pytest.MonkeyPatch) -> None:
+    """Of several occurrences of one decision the first is launched."""
+    original = scheduler._command
+
+    def command(*arguments: Any) -> FireSchedule:
+        made = original(*arguments)
+        return msgspec.structs.replace(made, launches=(made.launches or [])[:1])
+
+    patch.setattr(scheduler, "_command", command)
+
+
+def forget_what_is_late(patch: pytest.MonkeyPatch) -> None:
+    """Nothing waits for its turn after an outage."""
+    patch.setattr(occurrences, "add_late", lambda *_: None)
+
+
+def let_runs_overlap(patch: pytest.MonkeyPatch) -> None:
+    """Whoever should be skipped runs."""
+    patch.setitem(overlap.POLICIES, "skip", overlap.POLICIES["allow_all"])
+
+
+def run_once_too_often(patch: pytest.MonkeyPatch) -> None:
+    """max_executions is a bound that nobody keeps."""
+    patch.setattr(launching, "is_used_up", lambda row: False)
+
+
+def skip_what_a_pause_missed(patch: pytest.MonkeyPatch) -> None:
+    """A schedule goes on after a pause and does not say what it left out."""
+    original = Planner.resume
+
+    async def resume(self: Planner, *arguments: Any) -> Any:
+        return (await original(self, *arguments))._replace(missed=[])
+
+    patch.setattr(Planner, "resume", resume)
+
+
+def lose_half_a_backfill(patch: pytest.MonkeyPatch) -> None:
+    """A backfill counts as finished when its first run was started."""
+
+    def finish(state: Any, row: Any, backfill: Any, effects: Any) -> None:
+        del backfill.waiting[:], backfill.buffer[:]
+        backfill.finished_ms = state.now_ms
+
+    patch.setattr(overlap, "finish_if_done", finish)
+
+
 def truncate_before_the_history(patch: pytest.MonkeyPatch) -> None:
     """The log is dropped although the history has not been written."""
 
@@ -143,6 +202,13 @@ PLANTS: tuple[Plant, ...] = (
     keep_missing_assignments,
     forget_the_last_leaders_workers,
     forget_due_schedules,
+    forget_what_was_missed,
+    launch_the_oldest_only,
+    forget_what_is_late,
+    let_runs_overlap,
+    run_once_too_often,
+    skip_what_a_pause_missed,
+    lose_half_a_backfill,
     truncate_before_the_history,
     restore_without_ready_queues,
     let_replicas_differ,

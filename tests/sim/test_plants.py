@@ -11,6 +11,7 @@ SEEDS_MAX = 40
 MINUTES = 1.0
 # Where the search begins for faults that need a rare coincidence, so that CI does not wait.
 BEGIN = {
+    "forget_what_is_late": 11,
     "forget_what_was_taken": 8,
     "keep_the_credit": 6,
     "no_attempt_fence": 9,
