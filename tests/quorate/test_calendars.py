@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from datetime import date
+from datetime import date, datetime, timedelta
 
 import pytest
 from test_cli import run
@@ -71,3 +72,31 @@ async def test_the_command_line_does_it_too(url: str) -> None:
     assert (vague.code, "--years" in vague.err) == (2, True)
     wrong = await run(None, "calendars", "create", "c", "2026-02-30", **env)
     assert (wrong.code, "'2026-02-30' is no date" in wrong.err) == (2, True)
+
+
+async def test_a_schedule_follows_its_calendar(url: str) -> None:
+    async with Client(url) as client:
+        await client.calendars.create("closed")
+        made = await client.transport.json(
+            "POST",
+            "/v1/schedules",
+            {
+                "id": "daily",
+                "name": "simulate",
+                "schedule": "0 6 * * *",
+                "calendars": ["closed"],
+                "on_holiday": "skip",
+            },
+        )
+        first = datetime.fromisoformat(made["next_run"])
+        await client.calendars.change("closed", add=[first.date()])
+        async with asyncio.timeout(10):
+            while (await client.schedules.get("daily")).next_run == first:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        assert (await client.schedules.get("daily")).next_run == first + timedelta(days=1)
+        timeline = await client.transport.json("GET", "/v1/schedules/daily/timeline")
+        assert [event["kind"] for event in timeline["events"]] == ["replanned"]
+        with pytest.raises(Conflict, match="daily"):
+            await client.calendars.delete("closed")
+        await client.schedules.delete("daily")
+        await client.calendars.delete("closed")
