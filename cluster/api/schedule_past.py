@@ -19,7 +19,7 @@ from cluster.api.schedule_models import RunsQuery, TimelineQuery
 from cluster.api.schedule_put import unknown_schedule
 from cluster.history import PastEvent
 from cluster.machine import views
-from cluster.machine.chronicle import LAUNCHES
+from cluster.machine.chronicle import LAUNCHES, OMISSIONS
 from cluster.machine.model import ScheduleEvent
 from cluster.machine.views import JobView
 
@@ -164,7 +164,25 @@ async def schedule_timeline(call: Call[None, TimelineQuery]) -> ScheduleTimeline
         min((each.job_id for each in shown if each.job_id), default=place.job_id),
     )
     more = len(told) > limit
-    return ScheduleTimeline([each.answer for each in shown], behind.cursor if more else None)
+    return ScheduleTimeline(_folded(shown), behind.cursor if more else None)
+
+
+def _folded(told: list[Told]) -> list[ScheduleEventAnswer]:
+    """Like omissions in a row become one with a count; newest first, so older ones join newer."""
+    folded: list[ScheduleEventAnswer] = []
+    for _, event, _, _ in told:
+        newer = folded[-1] if folded else None
+        if (
+            newer is not None
+            and event.kind in OMISSIONS
+            and (newer.kind, newer.reason) == (event.kind, event.reason)
+        ):
+            newer.last_nominal_at = newer.last_nominal_at or newer.nominal_at
+            newer.nominal_at = event.nominal_at
+            newer.count += event.count
+        else:
+            folded.append(event)
+    return folded
 
 
 def _of_event(event: PastEvent) -> Told:

@@ -171,7 +171,7 @@ def changed_answer(
     """What a PUT or PATCH did, told for people, too."""
     changes = field_changes(definition_of(before), definition_of(view)) if before else []
     if before is None:
-        text = f"created; the first run is {_next_text(view.next_fire_ms)}"
+        text = f"the first run is {_next_text(view.next_fire_ms)}"
     else:
         text = change_text(changes, before.next_fire_ms, view.next_fire_ms)
     return ScheduleChanged(

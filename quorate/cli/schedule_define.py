@@ -68,7 +68,8 @@ def require_one_trigger(body: dict[str, Any]) -> None:
 
 
 def _told(view: dict[str, Any]) -> str:
-    return f"{view.get('explanation') or 'stored'}, next run {view.get('next_run') or 'none'}"
+    when = str(view.get("explanation") or "stored").rstrip(".")
+    return f"{when}; the first run is {view.get('next_run') or 'none'}"
 
 
 def run_apply(args: argparse.Namespace) -> int:

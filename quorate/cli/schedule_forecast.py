@@ -153,6 +153,8 @@ def run_backfill(args: argparse.Namespace) -> int:
         print_done(args, told, answer)
     elif wants_json(args):
         print_item(args, answer)
+    elif not answer["count"]:
+        print("the schedule has no occurrence in this range")
     else:
         print(f"{answer['count']} runs from {answer['first']} to {answer['last']}")
         for moment in answer["occurrences"][:SHOWN_MAX]:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from ..client import Client
 
 COLUMNS = ("schedule_id", "name", "when", "status", "next_run", "running", "recent")
+SHOWN_FIRST = (
+    *("schedule_id", "name", "status", "ended_reason", "note", "explanation", "next_run"),
+    *("last_run", "running", "run_count", "skipped_count"),
+)
 RUN_COLUMNS = ("job_id", "nominal_at", "status", "attempt", "started_at", "finished_at")
 EVENT_COLUMNS = ("at", "kind", "count", "text")
 PAGE = 200
@@ -103,10 +107,10 @@ def run_show(args: argparse.Namespace) -> int:
     if wants_json(args):
         print_item(args, item)
         return 0
-    hidden = ("id", "job_id", "recent")
-    marks = {"recent": strip(item)}
-    print_item(args, {**{k: v for k, v in item.items() if k not in hidden}, **marks})
-    if marks["recent"]:
+    shown = {name: item.get(name) for name in SHOWN_FIRST} | {"recent": strip(item)}
+    hidden = ("id", "job_id", "paused", *shown)
+    print_item(args, {**shown, **{k: v for k, v in item.items() if k not in hidden}})
+    if shown["recent"]:
         print(LEGEND)
     return 0
 

@@ -65,7 +65,7 @@ async def test_put_declares(api, node):
         1,
         '"1"',
     )
-    assert made.json["change_explanation"] == "created; the first run is 2026-11-18T12:00:00.000Z"
+    assert made.json["change_explanation"] == "the first run is 2026-11-18T12:00:00.000Z"
     entries = node.raft.applied_index
     same = await api("PUT", "/v1/schedules/x", {**NOON, "queue": "q", "id": "x"})
     assert (same.status, same.json["outcome"], same.json["version"]) == (200, "unchanged", 1)

@@ -71,6 +71,18 @@ async def test_the_timeline_tells_launches_and_what_was_left_out(five, node):
     )
 
 
+async def test_like_omissions_in_a_row_are_told_once(five):
+    for _ in range(3):
+        await five("POST", "/v1/schedules/x/trigger", {"overlap": "skip"})
+        five.node.clock.advance(1_000)
+    event = (await five.get("/v1/schedules/x/timeline"))["events"][0]
+    assert (event["kind"], event["count"]) == ("skipped", 3)
+    assert (event["nominal_at"], event["last_nominal_at"]) == (
+        "2026-11-18T11:06:40.000Z",
+        "2026-11-18T11:06:42.000Z",
+    )
+
+
 async def test_a_timeline_is_read_in_pages(five):
     await five("POST", "/v1/schedules/x/pause")
     whole = (await five.get("/v1/schedules/x/timeline?limit=500"))["events"]
