@@ -33,7 +33,8 @@ class Told:
     failures: list[str]
     summary: str
     tail: list[str]
-    occurrences: int = 0
+    launched: int = 0  # occurrences of schedules
+    recorded: int = 0  # and those that did not run
 
 
 def tell(world: str, seed: int, options: argparse.Namespace, echo: bool = False) -> Told:
@@ -51,7 +52,7 @@ def tell(world: str, seed: int, options: argparse.Namespace, echo: bool = False)
         f"trace {jobs.digest}, {jobs.entries} entries, {jobs.elections} elections,"
         f" {jobs.jobs} submissions, {jobs.launched} occurrences ran, {jobs.recorded} did not"
     )
-    return Told(world, seed, jobs.failures, summary, jobs.tail, jobs.launched + jobs.recorded)
+    return Told(world, seed, jobs.failures, summary, jobs.tail, jobs.launched, jobs.recorded)
 
 
 def options_of(arguments: list[str]) -> argparse.Namespace:
@@ -91,19 +92,20 @@ def main() -> int:
 
 def run_world(world: str, options: argparse.Namespace) -> int:
     started_s = time.perf_counter()
-    failed = seeds = occurrences = 0
+    failed = seeds = launched = recorded = 0
     for told in tell_all(world, options):
         seeds += 1
-        occurrences += told.occurrences
+        launched += told.launched
+        recorded += told.recorded
         if told.failures:
             failed += 1
             _describe(told, options)
         elif options.seeds == 1:
             print(f"{world} seed {told.seed}: good, {told.summary}")
-        if 0 < options.occurrences <= occurrences:
+        if 0 < options.occurrences <= launched + recorded:
             break
     seconds = time.perf_counter() - started_s
-    seen = f", {occurrences:,} occurrences of schedules" if occurrences else ""
+    seen = f", {launched:,} occurrences ran, {recorded:,} were written down" if launched else ""
     print(f"{world}: {seeds} seeds in {seconds:.0f} s{seen}, {failed} failed", flush=True)
     return 1 if failed else 0
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from chaos.sim.node import SimNode
     from chaos.sim.world import World
 
+LATE_MS = 2_000
 PLANNED = ("launched", "late")
 OMISSIONS = ("skipped", "missed", "merged")
 # Not "holiday": calendars change while time passes, so a holiday is an occurrence that did not run.
@@ -174,9 +175,13 @@ class Occurrences:
                 self._world.fail(f"{schedule_id}: {len(wrong)} of a backfill are lost or doubled")
 
     def before_deletion(self, leader: SimNode) -> None:
-        """Backfills that still go on end with their schedule."""
+        """Whatever is due has had its time; backfills that still go on end with their schedule."""
+        state = leader.raft.state
+        for row in state.tables.schedules.values():
+            if 0 < row.next_fire_ms < state.now_ms - LATE_MS:
+                self._world.fail(f"{row.id} did not fire at {row.next_fire_ms}")
         for schedule_id, number in self.backfills:
-            row = leader.raft.state.tables.schedules.get(schedule_id)
+            row = state.tables.schedules.get(schedule_id)
             waiting = row.waiting if row is not None else None
             backfill = waiting.backfills.get(number) if waiting is not None else None
             if backfill is not None and not backfill.finished_ms:

@@ -26,6 +26,7 @@ from cluster.machine.commands import (
 from cluster.machine.effects import Effects
 from cluster.machine.model import OVERLAPS, JobSpec
 from cluster.machine.results import BackfillStarted, Done, Rejected, Result, Scheduled
+from cluster.machine.tables import ScheduleRow
 
 if TYPE_CHECKING:
     from chaos.sim.node import SimNode
@@ -159,10 +160,16 @@ async def _put(entry: Entry, node: SimNode) -> Result:
     )  # fmt: skip
 
 
-async def _redefine(entry: Entry, overlap: str, node: SimNode) -> Result:
+def _row(entry: Entry, node: SimNode) -> ScheduleRow:
+    """Raises NotLeader: all schedules exist, but this node is behind."""
     row = node.raft.state.tables.schedules.get(entry.id)
     if row is None:
-        return Rejected.UNKNOWN_SCHEDULE
+        raise NotLeader(None)
+    return row
+
+
+async def _redefine(entry: Entry, overlap: str, node: SimNode) -> Result:
+    row = _row(entry, node)
     return await node.proposer.propose(
         PutSchedule(
             entry.id, SPEC, entry.id.encode(), "", 0, row.next_fire_ms, True, plan=row.plan,
@@ -173,9 +180,7 @@ async def _redefine(entry: Entry, overlap: str, node: SimNode) -> Result:
 
 
 async def _resume(entry: Entry, node: SimNode) -> Result:
-    row = node.raft.state.tables.schedules.get(entry.id)
-    if row is None:
-        return Rejected.UNKNOWN_SCHEDULE
+    row = _row(entry, node)
     now_ms = node.planner.now_ms
     decision = await node.planner.resume(row.plan, entry.id, row.accounted_ms, now_ms)
     following = decision.next

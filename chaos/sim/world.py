@@ -271,7 +271,7 @@ class World:
         await asyncio.gather(*(user.task for user in users), nemesis.task)
         if self.scene.manned:
             self.staff()
-        await self._settle(("schedule", "live jobs"))
+        await self._settle(("live jobs",))
         if (leader := self.leader()) is not None:
             self.occurrences.before_deletion(leader)
         await operator.delete_all()

@@ -57,6 +57,7 @@ class Replanner(Actor):
 
     async def on_start(self) -> None:
         self._active = True
+        self._in_flight, self._replanned = [], 0
         self.tell(None)
 
     async def on_stop(self) -> None:
@@ -72,7 +73,7 @@ class Replanner(Actor):
 
     async def receive(self, message: Any) -> None:
         try:
-            while change := self._change():
+            while (change := self._change()) is not None:
                 await self._follow(change)
         except (NotLeader, OutcomeUnknown, Overloaded):
             # Refused or lost does not mean deposed; if it does, the next leader goes on.
@@ -109,7 +110,7 @@ class Replanner(Actor):
     async def _replan_all(self, change: Change) -> int:
         """How many schedules the change concerns."""
         slices, looked_at, due = Slices(self._clock), 0, list[str]()
-        for schedule_id in self._ids():
+        for schedule_id in self._ids(change):
             await slices.step()
             row = self._row(schedule_id)
             if row is not None and change.concerns(row.plan):
@@ -123,8 +124,13 @@ class Replanner(Actor):
         await self._answers()
         return looked_at
 
-    def _ids(self) -> Iterator[str]:
-        """All schedules by id, while others come and go."""
+    def _ids(self, change: Change) -> Iterator[str]:
+        """The schedules that the change may concern, while others come and go."""
+        tables = self._raft.state.tables
+        if not (change.tzdata or change.cron):
+            rows = [tables.calendars[name] for name in sorted(change.calendars)]
+            yield from dict.fromkeys(user for row in rows for user in row.users)
+            return
         last: str | None = None
         while True:
             schedules = self._raft.state.tables.schedules

@@ -9,7 +9,13 @@ from actor_rig import Rig, virtual
 from cluster.actors.replanner import SECOND_LOOK_S, Replanner
 from cluster.actors.scheduler import Scheduler
 from cluster.actors.timekeeper import Timekeeper
-from cluster.machine.commands import PutCalendar, PutSchedule, ReplanSchedule, SetReleases
+from cluster.machine.commands import (
+    DeleteCalendar,
+    PutCalendar,
+    PutSchedule,
+    ReplanSchedule,
+    SetReleases,
+)
 from cluster.machine.model import JobSpec
 from cluster.plan import Plan, Trigger
 
@@ -119,6 +125,18 @@ async def test_a_calendar_that_changes_moves_the_schedules_that_use_it() -> None
     await rig.proposer.propose(PutCalendar("de", [], []))
     await asyncio.sleep(SECOND_LOOK_S + 5)
     assert next_of(rig, "with") == noon_ms(rig)
+
+
+@virtual
+async def test_a_calendar_that_is_gone_is_forgotten() -> None:
+    """Made again under its name, it may reach the version that plans rested on."""
+    rig = await leading()
+    await rig.proposer.propose(PutCalendar("de", [], []))
+    await asyncio.sleep(1)
+    assert rig.raft.state.releases == f"{NOW}; calendars de:1"
+    await rig.proposer.propose(DeleteCalendar("de"))
+    await asyncio.sleep(1)
+    assert rig.raft.state.releases == NOW
 
 
 @virtual

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from chaos.sim.timetable import many
 from chaos.sim.world import run_seed
 
 SEEDS = int(os.environ.get("SEEDS", "20"))
@@ -27,6 +28,14 @@ def test_nothing_is_lost_or_done_twice(seed: int) -> None:
         f"{report.failures[:3]}; replay: python -m chaos.sim --world jobs --seed {seed}"
         f" --minutes {MINUTES}"
     )
+
+
+def test_occurrences_run_once_or_are_written_down_once() -> None:
+    """Two hundred schedules for a quarter of an hour; `--world times` has more of both."""
+    report = run_seed(3, 15.0, stage=lambda rng: many(rng, 200))
+    assert not report.failures, report.failures[:3]
+    assert report.launched > 500
+    assert report.recorded > 50
 
 
 def test_one_node_and_five_nodes() -> None:
