@@ -90,6 +90,8 @@ async def draft(
     stored: ScheduleView | None = None,
 ) -> PutSchedule:
     """The command that stores the schedule, its next occurrence computed. Raises ProblemError."""
+    if request.note is not None and not request.paused:
+        raise refuse("/note", "this says why it is paused: give paused, too")
     now_ms = services.clock.now_ms()
     plan = plan_of(request, now_ms)
     first: Occurrence | None = None

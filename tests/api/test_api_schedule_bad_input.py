@@ -96,6 +96,8 @@ BAD = [
     ({**CRON, "id": ""}, "/id", ""),
     ({**CRON, "unique_key": "k"}, "/unique_key", "no field"),
     ({**CRON, "note": "x" * 2_000}, "/note", "length"),
+    ({**CRON, "note": "why", "paused": False}, "/note", "paused"),
+    ({**CRON, "note": "why"}, "/note", "paused"),
     ({**EVERY, "timeout_seconds": 0}, "/timeout_seconds", "> 0"),
 ]  # fmt: skip
 

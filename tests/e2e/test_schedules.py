@@ -118,6 +118,24 @@ async def test_an_overlap_is_left_out_and_seen(cluster: LocalCluster, client: Cl
     assert (event.reason, event.count >= 1) == ("overlap", True)
 
 
+@pytest.mark.parametrize("policy", ["cancel_other", "terminate_other"])
+async def test_a_newer_occurrence_stops_the_older_one(
+    cluster: LocalCluster, client: Client, policy: Any
+) -> None:
+    await cluster.worker("w", TASKS, slots=16)
+    await client.schedules.create("slow", every=2, id="long", payload=60, overlap=policy)
+
+    async def replaced() -> bool:
+        ended = (await client.schedules.get("long")).recent
+        return len(ended) >= 2
+
+    await cluster.until(replaced, "two runs to be stopped")
+    view = await client.schedules.get("long")
+    assert {each.outcome for each in view.recent} == {"cancelled"}
+    assert view.running <= 1
+    assert "cancelled_other" in {event.kind for event in await client.schedules.timeline("long")}
+
+
 async def test_a_range_is_made_up_for_once(cluster: LocalCluster, client: Client) -> None:
     await cluster.worker("w", TASKS, slots=16)
     await client.schedules.create("quick", "* * * * *", id="minutely", payload="p", paused=True)

@@ -184,7 +184,7 @@ async def test_declared_schedules_are_stored_once_and_follow_the_code(
     fake: FakeCluster, app: Scheduler
 ) -> None:
     @app.every("90s", id="often", payload={"a": 1}, overlap="allow_all", timeout="1h")
-    @app.cron("*/5 * * * *", timezone="Europe/Berlin", windows="off_peak", note="why")
+    @app.cron("*/5 * * * *", timezone="Europe/Berlin", windows="off_peak")
     @app.task(queue="mail", timeout="5m")
     async def sweep(payload: dict[str, int] | None = None) -> None: ...
 
