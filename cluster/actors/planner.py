@@ -10,8 +10,8 @@ from cluster.actors.slices import Slices
 from cluster.clock import Clock
 from cluster.machine import views
 from cluster.plan import Plan
-from cluster.policy.timing import Calendars, Occurrence, Omitted, check, walk
-from cluster.policy.timing.catchup import Decision, passed
+from cluster.policy.timing import Calendars, Occurrence, Omitted, check, next_occurrence, walk
+from cluster.policy.timing.catchup import Decision, may_omit, passed
 from cluster.raft_state import RaftState
 
 STEPS_MAX = 200_000  # of one question; a plan that omits more than this in a row has a strange one
@@ -40,6 +40,8 @@ class Planner:
 
         Raises TimingError for a plan that makes no sense."""
         checked = check(plan, schedule_id, now_ms, self.calendars)
+        if not may_omit(checked):
+            return checked, next_occurrence(checked, schedule_id, now_ms, self.calendars)
         slices = Slices(self._clock)
         for what in walk(checked, schedule_id, now_ms, self.calendars):
             if isinstance(what, Occurrence):
