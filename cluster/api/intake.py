@@ -24,6 +24,7 @@ from cluster.machine.commands import (
 from cluster.machine.model import JobSpec, RetrySpec
 from cluster.settings import Settings
 
+INSTANT_MS_END = 253_076_227_200_000  # 9989-09-01: what has a date in every zone
 PAST_SLACK_MS = 1_000  # a run_at of "now" has aged by the way here
 PRIORITIES = {"critical": 1, "high": 3, "normal": 5, "low": 8}
 ON_CONFLICT = {
@@ -46,8 +47,12 @@ def ms(seconds: float) -> int:
     return round(seconds * 1000) or (1 if seconds > 0 else 0)
 
 
-def instant_ms(instant: datetime) -> int:
-    return round(instant.timestamp() * 1000)
+def instant_ms(instant: datetime, pointer: str) -> int:
+    """Epoch milliseconds, negative before 1970. Raises ProblemError for what no answer can show."""
+    epoch_ms = round(instant.timestamp() * 1000)
+    if epoch_ms >= INSTANT_MS_END:
+        raise refuse(pointer, "this moment lies beyond the year 9989")
+    return epoch_ms
 
 
 def check_label(value: str, pointer: str) -> str:
@@ -139,7 +144,7 @@ def due_ms(request: JobRequest, now_ms: int) -> int:
         return now_ms + ms(request.delay_seconds) if request.delay_seconds else 0
     if request.delay_seconds is not None:
         raise refuse("/run_at", "give run_at or delay_seconds, not both")
-    run_at_ms = instant_ms(request.run_at)
+    run_at_ms = instant_ms(request.run_at, "/run_at")
     if run_at_ms < now_ms - PAST_SLACK_MS:
         raise refuse("/run_at", "this moment has passed")
     return run_at_ms if run_at_ms > now_ms else 0
@@ -181,7 +186,7 @@ def _expires_ms(request: JobRequest, starts_ms: int) -> int:
         return starts_ms + ms(wait_s) if wait_s is not None else 0
     if request.queue_timeout_seconds is not None:
         raise refuse("/expires_at", "give expires_at or queue_timeout_seconds, not both")
-    expires_ms = instant_ms(request.expires_at)
+    expires_ms = instant_ms(request.expires_at, "/expires_at")
     if expires_ms <= starts_ms:
         raise refuse("/expires_at", "this moment must come after the job is due")
     return expires_ms

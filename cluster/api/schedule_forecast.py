@@ -21,7 +21,7 @@ from cluster.api.schedule_answers import (
 )
 from cluster.api.schedule_intake import plan_of, timing_problem
 from cluster.api.schedule_models import DiffQuery, NextQuery, PreviewRequest, ScheduleRequest
-from cluster.api.schedule_put import changed_request, draft, find, named
+from cluster.api.schedule_put import changed_request, checked_plan, draft, find, named
 from cluster.api.schedule_render import definition_of, explanation, field_changes
 from cluster.machine.commands import PutSchedule
 from cluster.machine.views import ScheduleView
@@ -80,7 +80,7 @@ async def checked(
 ) -> Plan:
     """The canonical plan. Raises ProblemError."""
     try:
-        plan, _ = await services.planner.plan_put(plan, schedule_id, now_ms)
+        plan, _ = await checked_plan(services, plan, schedule_id, now_ms)
     except TimingError as error:
         raise timing_problem(error, request) from None
     return plan
@@ -162,7 +162,7 @@ def _compared_until_ms(*parts: tuple[list[Occurrence | Omitted], bool]) -> int:
 
 
 def _after_ms(services: Services, after: datetime | None) -> int:
-    return services.clock.now_ms() if after is None else max(instant_ms(after), 0)
+    return services.clock.now_ms() if after is None else max(instant_ms(after, "/after"), 0)
 
 
 def occurrence_answer(found: Occurrence | Omitted, timezone: str) -> OccurrenceAnswer:

@@ -102,7 +102,7 @@ def _trigger(request: TriggerRequest, place: str, now_ms: int) -> Trigger:
 
 def moment_ms(moment: datetime, pointer: str) -> int:
     """Epoch milliseconds; the replicated time has none before 1970."""
-    epoch_ms = instant_ms(moment)
+    epoch_ms = instant_ms(moment, pointer)
     if epoch_ms < 0:
         raise refuse(pointer, "this moment lies before 1970")
     return epoch_ms
@@ -202,8 +202,9 @@ def refuse_past_times(plan: Plan, request: ScheduleRequest, now_ms: int) -> None
     lists += [(f"/any_of/{n}", each.at) for n, each in enumerate(request.any_of or ())]
     for place, times in lists:
         for number, time in enumerate(times or ()):
-            if instant_ms(time) <= now_ms:
-                raise refuse(f"{place}/at/{number}", "this moment has passed")
+            pointer = f"{place}/at/{number}"
+            if instant_ms(time, pointer) <= now_ms:
+                raise refuse(pointer, "this moment has passed")
     if plan.end_ms and plan.end_ms <= now_ms:
         raise refuse("/end_at", "this moment has passed")
 

@@ -95,7 +95,7 @@ async def list_runs(call: Call[None, RunsQuery]) -> RunsPage:
     """With `nominal` those of one occurrence: one, unless it was backfilled. Those of a deleted
     schedule stay until the history forgets them."""
     services, query, schedule_id = call.services, call.query, call.path("schedule_id")
-    nominal_ms = None if query.nominal is None else instant_ms(query.nominal)
+    nominal_ms = None if query.nominal is None else instant_ms(query.nominal, "/nominal")
     before_id = decode_cursor(query.cursor)
     found = await runs_of(services, schedule_id, nominal_ms, before_id, query.limit + 1)
     _known(services, schedule_id, found)

@@ -7,6 +7,7 @@ one was faster.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -27,8 +28,9 @@ from cluster.machine import views
 from cluster.machine.commands import PauseSchedule, PutSchedule, ResumeSchedule
 from cluster.machine.results import Rejected, Result, Scheduled
 from cluster.machine.views import ScheduleView
-from cluster.plan import Missed
-from cluster.policy.timing import Occurrence, TimingError
+from cluster.plan import Missed, Plan
+from cluster.policy.timing import Occurrence, TimingError, check
+from cluster.policy.timing.catchup import may_omit
 
 TRIES_MAX = 8  # of one update that others overtake
 SOURCES = ("schedule", "every_seconds", "at", "any_of")
@@ -83,6 +85,19 @@ class Stored(NamedTuple):
     before: ScheduleView | None
 
 
+async def checked_plan(
+    services: Services, plan: Plan, schedule_id: str, now_ms: int
+) -> tuple[Plan, Occurrence | None]:
+    """The plan as it is stored, and its first occurrence. Raises TimingError.
+
+    That exceptions or windows leave nothing of a plan may take seconds to see, which the loop,
+    where heartbeats leave, does not have."""
+    planner = services.planner
+    if may_omit(plan):
+        await asyncio.to_thread(check, plan, schedule_id, now_ms, planner.calendars)
+    return await planner.plan_put(plan, schedule_id, now_ms)
+
+
 async def draft(
     services: Services,
     request: ScheduleRequest,
@@ -99,7 +114,7 @@ async def draft(
         plan = adopt_anchors(plan, request, stored.plan)
         now_ms = max(now_ms, stored.accounted_ms)
     try:
-        plan, first = await services.planner.plan_put(plan, schedule_id, now_ms)
+        plan, first = await checked_plan(services, plan, schedule_id, now_ms)
     except TimingError as error:
         # What was stored while it still had a future may be declared again.
         if stored is None or plan != stored.plan:

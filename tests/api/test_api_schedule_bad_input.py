@@ -49,6 +49,10 @@ BAD = [
     ({"name": "t", "at": ["2027-02-29T00:00:00Z"]}, "/at/0", "datetime"),
     ({"name": "t", "at": ["2027-01-01T00:00:00"]}, "/at/0", "timezone"),
     ({"name": "t", "at": ["1969-01-01T00:00:00Z"]}, "/at/0", "before 1970"),
+    ({"name": "t", "at": ["9999-12-31T23:59:59-23:59"]}, "/at/0", "beyond the year 9989"),
+    ({**CRON, "end_at": "9999-12-31T23:59:59-23:59"}, "/end_at", "beyond"),
+    ({**EVERY, "anchor": "9999-12-31T23:59:59Z"}, "/anchor", "beyond"),
+    ({**CRON, "blackouts": [window(LATER, "9999-12-31T23:59:59Z")]}, "/blackouts/0/to", "beyond"),
     # zones and clock changes
     ({**CRON, "timezone": "Europe/Belrin"}, "/timezone", "Europe/Berlin"),
     ({**CRON, "timezone": "../../etc/passwd"}, "/timezone", ""),
@@ -143,6 +147,8 @@ async def test_what_jobs_and_schedules_do_not_share_is_refused(api):
         ({**CRON, "timezone": "Nowhere"}, "/timezone"),
         ({**CRON, "delay_seconds": 5}, "/delay_seconds"),
         ({**CRON, "unique_key": "k"}, "/unique_key"),
+        ({"name": "t", "run_at": "9999-12-31T23:59:59-23:59"}, "/run_at"),
+        ({"name": "t", "expires_at": "9999-12-31T23:59:59-23:59"}, "/expires_at"),
     ):
         answer = await api("POST", "/v1/jobs", body)
         assert (answer.status, answer.pointer) == (422, pointer)
