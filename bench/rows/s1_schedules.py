@@ -38,9 +38,9 @@ async def measure(scale: Scale, folder: Path) -> list[Result]:
                 if response.status != 201:
                     raise RuntimeError(f"schedule: {response.status} {await response.text()}")
 
-        made = await _creation(create, scale.schedules)
+        made, each_s = await _creation(create, scale.schedules)
         steady = await _steady(cluster, session, create, scale.fires_per_s)
-        burst = await _burst(cluster, session, create, scale.burst)
+        burst = await _burst(cluster, create, scale.burst, each_s)
         memory = f"{max(rss_mb(cluster))} MiB"
         failover = await _failover(cluster, scale)
         equal = await replicas_equal(cluster)
@@ -71,8 +71,8 @@ async def _all(create: Create, bodies: Sequence[dict[str, object]]) -> list[floa
     return times
 
 
-async def _creation(create: Create, count: int) -> dict[str, str]:
-    """Expressions of a month that is far away, thousands of different ones."""
+async def _creation(create: Create, count: int) -> tuple[dict[str, str], float]:
+    """Expressions of a month that is far away, thousands of different ones; seconds for one."""
     month = (datetime.now(UTC).month + 5) % 12 + 1
     bodies: list[dict[str, object]] = [
         {"id": f"idle{n}", "schedule": f"{n % 60} {n // 60 % 24} {n // 1440 % 28 + 1} {month} *"}
@@ -83,7 +83,8 @@ async def _creation(create: Create, count: int) -> dict[str, str]:
     tenth = max(count // 10, 1)
     first_us = (times[tenth - 1] - started) / tenth * 1e6
     last_us = (times[-1] - times[-tenth - 1]) / tenth * 1e6
-    return {"the first tenth": f"{first_us:.0f} us each", "the last": f"{last_us:.0f} us each"}
+    figures = {"the first tenth": f"{first_us:.0f} us each", "the last": f"{last_us:.0f} us each"}
+    return figures, (times[-1] - started) / count
 
 
 async def _steady(
@@ -107,10 +108,9 @@ async def _steady(
     return _rows(f"{rate:,} fires/s", lags, stalls, len(lags) > 0)
 
 
-async def _burst(
-    cluster: LocalCluster, session: aiohttp.ClientSession, create: Create, count: int
-) -> list[Row]:
-    at = time.time() + LEAD_S + count / 500  # making them takes its time
+async def _burst(cluster: LocalCluster, create: Create, count: int, each_s: float) -> list[Row]:
+    """`each_s`: what making one took, so that all are there when their moment comes."""
+    at = time.time() + LEAD_S + 2 * count * each_s
     ids = [f"burst{n}" for n in range(count)]
     await _all(create, [{"id": each, "at": [_iso(at)]} for each in ids])
     await asyncio.sleep(max(at - time.time() - 1, 0))
