@@ -55,6 +55,8 @@ class Book:
     planned: dict[int, None] = field(default_factory=dict)  # jobs alive
     others: dict[int, None] = field(default_factory=dict)  # alive, launched by hand or to backfill
     cursor_ms: int = 0
+    # Named after the moment in which they were skipped: asked for by hand, or launched at once.
+    by_hand: dict[int, None] = field(default_factory=dict)
     changed: bool = False  # to another overlap policy: what waited meets what no longer waits
 
 
@@ -121,7 +123,8 @@ class Occurrences:
                 book.backfilled[event.nominal_ms] += event.count
                 return
             if event.nominal_ms == event.at_ms:
-                return  # a run that was asked for by hand: its name is the moment
+                book.by_hand[event.nominal_ms] = None
+                return
             stretch = Stretch(event.nominal_ms, event.last_ms, event.count, event.reason)
             book.stretches.append(stretch)
             book.cursor_ms = max(book.cursor_ms, event.last_ms)
@@ -205,6 +208,8 @@ class Occurrences:
                 seen += 1
                 if kind:
                     self._world.fail(f"{name}: {nominal_ms} is omitted ({kind}) and was {run}")
+                continue
+            if not kind and nominal_ms in book.by_hand:
                 continue
             missing[kind] += 1
             if not any(each.kind == kind for each in open_stretches):
