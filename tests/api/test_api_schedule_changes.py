@@ -214,3 +214,10 @@ async def test_what_is_drawn_by_the_id_is_drawn_by_the_final_one(api, body):
     made = (await api("POST", "/v1/schedules", {"name": "t", **body})).json
     following = await api.get(f"/v1/schedules/{made['id']}/next?count=1")
     assert following["next"][0]["utc"] == made["next_run"]
+
+
+async def test_the_first_run_is_found_behind_a_long_blackout(api):
+    year = {"from": "2026-11-01T00:00:00Z", "to": "2027-11-01T00:00:00Z"}
+    body = {"name": "t", "schedule": "* * * * *", "blackouts": [year]}
+    made = (await api("PUT", "/v1/schedules/x", body)).json
+    assert (made["status"], made["next_run"]) == ("pending", "2027-11-01T00:00:00.000Z")
