@@ -404,7 +404,7 @@ class Consensus:
         if self._snapshotter is not None:
             self._snapshotter.consider()
         if self._core is not None:
-            successor = self._core.space.successor()
+            successor = self._core.space.successor() or self._core.doubts.successor()
             if successor is not None:
                 self._keep(asyncio.ensure_future(give_way(self._core, self._wake, successor)))
         self._timer = self._loop.call_later(self._host.timer_s, self._tick)

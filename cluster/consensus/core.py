@@ -13,6 +13,7 @@ from typing import Any
 
 from .acceptor import Acceptor
 from .counters import Counters
+from .doubts import Doubts
 from .election import Election
 from .engine import Engine
 from .guards import Guards
@@ -36,7 +37,6 @@ from .parts import Parts
 from .pin import now
 from .proposals import Proposals
 from .reads import Reads
-from .refusals import ENDS, report_known_otherwise
 from .replicator import Replicator
 from .roster import Roster
 from .sanity import absurdity_of
@@ -123,6 +123,7 @@ class Core:
             self.roster,
         )
         self.space = Space(parts)
+        self.doubts = Doubts(parts)
         self.election = Election(parts, self.space)
         self.replicator = Replicator(parts, self.space)
         self.reads = Reads(parts, self.replicator)
@@ -314,13 +315,9 @@ class Core:
             self.election.peer_lost(event.peer)
 
     def _on_refused(self, event: Refused) -> None:
-        """A member that knows better says that this node must not go on."""
-        folder = self.network.folder(self.config.node_id)
-        behind = self.roster.expects_this(folder, joins=self.config.join)
-        if event.reason == "other_folder" and behind:
-            report_known_otherwise(self.counters, event.peer)
-        elif event.reason in ENDS:
-            self.fail(ENDS[event.reason].format(event.peer))
+        reason = self.doubts.on_refused(event)
+        if reason is not None:
+            self.fail(reason)
 
     def _dispatch(self, peer: str, message: Message, blob: bytes) -> None:
         if isinstance(message, Append):

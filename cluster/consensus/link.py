@@ -14,6 +14,7 @@ import ssl
 from typing import TYPE_CHECKING, cast
 
 from .handshake import Handshake, HandshakeError
+from .refusals import TOLD
 from .tls import node_ids, reason_of
 from .wire import (
     EMPTY,
@@ -169,7 +170,7 @@ class Link(asyncio.Protocol):
         """Says why, then closes; a node that asks for an introduction is told who answers it."""
         if reason == "introduction" and self.dialed is None:
             self.send(self._mesh.hello())
-        elif reason in ("removed", "other_folder"):
+        elif reason in TOLD:
             self.send(Refusal(reason))
         transport, self._transport = self._transport, None
         self._finish(reason)

@@ -44,6 +44,10 @@ ENDS = {
     ),
 }
 
+# The other side may be right: told so that a leader whom a member doubts can make way.
+IN_DOUBT = "folder_in_doubt"
+TOLD = frozenset({*ENDS, IN_DOUBT})
+
 OFTEN_HARMLESS = {"hung_up": 8}  # two nodes that dial each other at once, a node that just stops
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from .guards import majority
 from .members import Members
+from .refusals import IN_DOUBT
 
 
 class Roster:
@@ -57,11 +58,11 @@ class Roster:
         if settled == "removed":
             return settled
         if self.current.find(node_id) is None:  # its removal may yet be taken back
-            return "folder_in_doubt" if settled else ""
+            return IN_DOUBT if settled else ""
         latest = self.current.refusal(node_id, folder)
         if latest in ("", settled):
             return latest
-        return "folder_in_doubt"
+        return IN_DOUBT
 
     def expects_this(self, folder: str, *, joins: bool) -> bool:
         """This node is to be added with this folder, or was: who knows it otherwise is behind."""

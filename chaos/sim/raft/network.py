@@ -14,7 +14,7 @@ from random import Random
 from typing import TYPE_CHECKING, Protocol
 
 from cluster.consensus.mesh import Connected, Disconnected, Event, Received, Refused
-from cluster.consensus.refusals import ENDS
+from cluster.consensus.refusals import TOLD
 from cluster.consensus.wire import EMPTY, Blob, FrameDecoder, Message, encode_frame
 
 if TYPE_CHECKING:
@@ -334,7 +334,7 @@ class Fabric:
         self._dial_later(link.ends[0].life.id, link.ends[1].life.id)
 
     def refuse(self, link: Link, other: End, judge: str, reason: str) -> None:
-        if reason in ENDS:
+        if reason in TOLD:
             delay_s = self.latency_s(judge, other.life.id)
             self.loop.call_later(delay_s, other.refused, judge, reason, context=other.life.context)
         self.reset(link)
