@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.consensus import Role
 from cluster.consensus.probe import Mark, Probe
 from cluster.consensus.snapfile import NAME, SnapshotFileError, validate
 from cluster.consensus.wire import Append, Message, SnapshotChunk
@@ -164,7 +165,11 @@ class Housekeeping:
             return
         now_s = self._world.loop.time()
         since_s = seen.full_since_s = now_s if seen.full_since_s is None else seen.full_since_s
-        grown = before is not None and seen.mark is not None and seen.mark[5] > before[5]
+        if before is None or seen.mark is None:
+            return
+        grown = seen.mark[5] > before[5]
+        if seen.mark[2] is Role.LEADER is not before[2]:
+            return  # it asked for votes before its disk was full; it hands over next
         if grown and now_s - since_s > FULL_GRACE_S and len(probe.voters) > 1:
             self._world.fail(
                 f"{life.id} takes entry {probe.last_index}, its disk is full since {since_s:.3f} s"
