@@ -50,7 +50,7 @@ class Span(Struct, array_like=True, frozen=True, gc=False):
     until_ms: Ms
 
 
-class Plan(Struct, array_like=True, frozen=True, gc=False):
+class Plan(Struct, array_like=True, frozen=True, gc=False, cache_hash=True):
     """All of what decides when a schedule fires, except the days inside the calendars it names.
 
     What the triggers name together, without what `unless` names; read in `timezone`; moved or

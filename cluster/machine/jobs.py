@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cluster.machine import lifecycle
 from cluster.machine.commands import JobChanges, JobGroup
 from cluster.machine.effects import Effects, Finished
@@ -38,18 +40,37 @@ def create_group(state: State, group: JobGroup, effects: Effects) -> range:
             job = jobs[job_id] = Job(job_id, kind, payload, lifecycle.READY, now_ms, now_ms)
             ready.append(job)
     if group.expires_at_ms or group.deadline_ms:
-        _bound_waiting(state, group, ids)
+        bound_waiting(state, group.expires_at_ms, group.deadline_ms, ids)
     return ids
 
 
-def _bound_waiting(state: State, group: JobGroup, ids: range) -> None:
+def create_run(
+    state: State, spec: JobSpec, payload: bytes, schedule_id: str, nominal_ms: int, effects: Effects
+) -> Job:
+    """As `create_group` for one job that is due, unrolled: thousands of schedules may be due in the
+    same second."""
+    tables, now_ms, job_id = state.tables, state.now_ms, state.next_job_id
+    kind = tables.intern(spec)
+    state.next_job_id = job_id + 1
+    state.totals.submitted += 1
+    kind.jobs += 1
+    kind.queue.ready += 1
+    extra = JobExtra("", 0, schedule_id, nominal_ms)
+    job = Job(job_id, kind, payload, lifecycle.READY, now_ms, now_ms, extra=extra)
+    tables.jobs[job_id] = job
+    tables.add_run(schedule_id, job_id)
+    effects.jobs_ready.append(job)
+    return job
+
+
+def bound_waiting(state: State, expires_at_ms: int, deadline_ms: int, ids: Sequence[int]) -> None:
     """Attach the timers that end jobs which wait or live too long."""
-    expire = state.timers.add(group.expires_at_ms, EXPIRE, ids) if group.expires_at_ms else None
-    deadline = state.timers.add(group.deadline_ms, DEADLINE, ids) if group.deadline_ms else None
+    expire = state.timers.add(expires_at_ms, EXPIRE, ids) if expires_at_ms else None
+    deadline = state.timers.add(deadline_ms, DEADLINE, ids) if deadline_ms else None
     for job_id in ids:
         extra = extra_of(state.tables.jobs[job_id])
-        extra.expires_at_ms, extra.expire_timer = group.expires_at_ms, expire
-        extra.deadline_ms, extra.deadline_timer = group.deadline_ms, deadline
+        extra.expires_at_ms, extra.expire_timer = expires_at_ms, expire
+        extra.deadline_ms, extra.deadline_timer = deadline_ms, deadline
 
 
 def extra_of(job: Job) -> JobExtra:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from cluster.machine.chronicle import record
-from cluster.machine.commands import JobChanges, JobGroup
+from cluster.machine.commands import JobChanges
 from cluster.machine.effects import Effects
-from cluster.machine.jobs import changed_spec, create_group, extra_of
+from cluster.machine.jobs import bound_waiting, changed_spec, create_run
 from cluster.machine.state import State
 from cluster.machine.tables import ScheduleRow
 from cluster.machine.timers import SCHEDULE
@@ -26,18 +26,16 @@ def launch(
     changes: JobChanges = UNCHANGED,
 ) -> int:
     """Create the job; returns its id."""
-    now_ms = state.now_ms
-    expires_at_ms = now_ms + row.queue_timeout_ms if row.queue_timeout_ms else 0
-    deadline_ms = now_ms + row.total_timeout_ms if row.total_timeout_ms else 0
     spec, payload = row.spec, row.payload
     if changes is not UNCHANGED:
         spec = changed_spec(spec, changes)
         payload = changes.payload if changes.payload is not None else payload
-    group = JobGroup(spec, [payload], 0, expires_at_ms, deadline_ms)
-    job_id = create_group(state, group, effects)[0]
-    extra = extra_of(state.tables.jobs[job_id])
-    extra.schedule_id, extra.nominal_ms = row.id, nominal_ms
-    state.tables.add_run(row.id, job_id)
+    job_id = create_run(state, spec, payload, row.id, nominal_ms, effects).id
+    if row.queue_timeout_ms or row.total_timeout_ms:
+        now_ms = state.now_ms
+        expires_at_ms = now_ms + row.queue_timeout_ms if row.queue_timeout_ms else 0
+        deadline_ms = now_ms + row.total_timeout_ms if row.total_timeout_ms else 0
+        bound_waiting(state, expires_at_ms, deadline_ms, (job_id,))
     row.last_fire_ms, row.last_job_id = nominal_ms, job_id
     row.run_count += 1
     record(state, row, effects, kind, nominal_ms=nominal_ms, job_id=job_id)
@@ -64,7 +62,7 @@ def plan_next(state: State, row: ScheduleRow, fire_ms: int, nominal_ms: int) -> 
     row.next_fire_ms = fire_ms
     row.next_nominal_ms = (nominal_ms or fire_ms) if fire_ms else 0
     if fire_ms:
-        row.timer = state.timers.add(fire_ms, SCHEDULE, [row.id])
+        row.timer = state.timers.add(fire_ms, SCHEDULE, (row.id,))
 
 
 def unplan(state: State, row: ScheduleRow) -> None:

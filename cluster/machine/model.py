@@ -28,7 +28,7 @@ class RetrySpec(Struct, array_like=True, frozen=True, gc=False):
     jitter: bool = True
 
 
-class JobSpec(Struct, array_like=True, frozen=True, gc=False):
+class JobSpec(Struct, array_like=True, frozen=True, gc=False, cache_hash=True):
     """What like jobs have in common. `timeout_ms` bounds one execution."""
 
     name: str

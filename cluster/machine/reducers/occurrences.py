@@ -6,8 +6,6 @@ time that it expected, and `accounted_ms`, behind which nothing is launched agai
 
 from __future__ import annotations
 
-from itertools import chain
-
 from cluster.machine.chronicle import record, record_missed
 from cluster.machine.commands import FireSchedule, ReplanSchedule, SetReleases, is_increasing
 from cluster.machine.effects import Effects
@@ -27,15 +25,15 @@ def fire_schedule(state: State, command: FireSchedule, effects: Effects) -> Resu
     refusal = _why_not(state, row, command)
     if refusal is not None:
         return refusal
-    launches = command.launches
-    if launches is None:
-        launches = [row.next_nominal_ms]
+    launches = command.launches if command.launches is not None else [row.next_nominal_ms]
+    newest_ms = _newest_ms(state, row, command, launches)
+    if newest_ms is None or not _is_behind_next(command, newest_ms):
+        return Rejected.STALE_FIRE  # would launch an occurrence once more
     unplan(state, row)
-    newest_ms = max(chain(launches, command.late, (each.last_ms for each in command.missed)),
-                    default=0)  # fmt: skip
-    row.accounted_ms = max(row.accounted_ms, newest_ms)
+    row.accounted_ms = newest_ms
     row.skipped_count += command.skipped
-    record_missed(state, row, command.missed, effects)
+    if command.missed:
+        record_missed(state, row, command.missed, effects)
     first_id = _start(state, row, launches, command.late, effects)
     if launches:
         effects.schedule_lags_ms.append(state.now_ms - command.expected_fire_ms)
@@ -55,22 +53,29 @@ def _why_not(state: State, row: ScheduleRow, command: FireSchedule) -> Rejected 
     expected_ms = command.expected_fire_ms
     if not expected_ms or row.next_fire_ms != expected_ms or expected_ms > state.now_ms:
         return Rejected.STALE_FIRE
-    if not _fits(state, row, command):
-        return Rejected.STALE_FIRE  # would launch an occurrence once more
     return None
 
 
-def _fits(state: State, row: ScheduleRow, command: FireSchedule) -> bool:
-    """Whether everything lies behind what was accounted for, in order, and the next one ahead.
-
-    Two occurrences may share a fire time: jitter never moves one before the other."""
-    launches = command.launches if command.launches is not None else [row.next_nominal_ms]
+def _newest_ms(
+    state: State, row: ScheduleRow, command: FireSchedule, launches: list[int]
+) -> int | None:
+    """Up to where everything is accounted for then. None: not all of it lies behind what was
+    accounted for before, in order, and not in the future."""
+    if len(launches) == 1 and not (command.late or command.missed):
+        newest_ms = launches[0]  # nearly always so; thousands of schedules may be due at once
+        return newest_ms if row.accounted_ms < newest_ms <= state.now_ms else None
     nominals = [row.accounted_ms, *command.late, *launches]
     if not is_increasing(nominals) or nominals[-1] > state.now_ms:
-        return False
+        return None
+    return max([nominals[-1], *(each.last_ms for each in command.missed)])
+
+
+def _is_behind_next(command: FireSchedule, newest_ms: int) -> bool:
+    """Whether the next occurrence lies ahead of all that.
+
+    Two occurrences may share a fire time: jitter never moves one before the other."""
     if not command.next_fire_ms:
         return True
-    newest_ms = max(chain(nominals, (each.last_ms for each in command.missed)))
     if command.next_nominal_ms:
         after = command.next_nominal_ms > newest_ms
         return after and command.next_fire_ms >= command.expected_fire_ms
@@ -87,11 +92,15 @@ def _start(
     if late and row.overlap not in IMPATIENT:
         add_late(state, row, late, effects)
         release(state, row, effects)
-    started = [offer_planned(state, row, nominal_ms, effects) for nominal_ms in launches]
+    first_id = 0
+    for nominal_ms in launches:
+        job_id = offer_planned(state, row, nominal_ms, effects)
+        first_id = first_id or job_id
     if late and row.overlap in IMPATIENT:
         add_late(state, row, late, effects)
-    state.schedules_freed[row.id] = None
-    return next(filter(None, started), 0)
+    if row.waiting is not None:
+        state.schedules_freed[row.id] = None
+    return first_id
 
 
 @reduces(ReplanSchedule)
