@@ -267,6 +267,14 @@ def test_every_guard_stands_in_the_page_and_is_switched_off_in_some_test() -> No
     assert len(names) > 30
     assert [name for name in names if f"`{name}`" not in page] == []
     assert [name for name in names if f'"{name}"' not in tests] == []
+    table = page.partition("## Mutation check")[2].partition("\n## ")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == sorted(names)
+
+
+def test_every_test_that_the_front_page_names_exists() -> None:
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert page.count("::test_") > 4
+    assert missing_tests(page, known_tests()) == []
 
 
 def test_every_test_that_the_page_names_exists() -> None:

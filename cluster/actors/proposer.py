@@ -12,7 +12,7 @@ from collections import deque
 import msgspec
 
 from cluster.actors.services import DiskFull, NotLeader, OutcomeUnknown, Overloaded
-from cluster.consensus import DISK_FULL, Outcome
+from cluster.consensus import BUSY, DISK_FULL, Outcome
 from cluster.machine.commands import Command
 from cluster.machine.results import Rejected, Result
 from cluster.raft_state import RaftState
@@ -140,6 +140,8 @@ class Proposer:
             return OutcomeUnknown()
         if isinstance(reason, str) and reason.startswith(DISK_FULL):
             return DiskFull(reason, retry_after_s=DISK_FULL_RETRY_S)
+        if isinstance(reason, str) and reason.startswith(BUSY):
+            return Overloaded(reason)
         return NotLeader(self._raft.leader_http)
 
     def _expire(self) -> None:

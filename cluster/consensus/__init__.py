@@ -6,6 +6,7 @@ tightly is told in docs/decisions/001-pysyncobj-behind-an-adapter.md.
 
 from .consensus import Consensus
 from .interface import (
+    BUSY,
     DISK_FULL,
     ConsensusConfig,
     ConsensusError,
@@ -27,6 +28,7 @@ from .interface import (
 from .tls import check_tls
 
 __all__ = [
+    "BUSY",
     "DISK_FULL",
     "Consensus",
     "ConsensusConfig",

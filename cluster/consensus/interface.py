@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 MIB = 1 << 20
-DISK_FULL = "disk full"  # begins the text of a refusal for that reason
+# Each begins the text of a refusal for that reason.
+DISK_FULL = "disk full"
+BUSY = "too much is waiting"
 
 logger = logging.getLogger("quorate.consensus")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from .counters import Counters
 from .guards import Guards
-from .interface import ConsensusConfig, Outcome, ProposalCallback
+from .interface import BUSY, ConsensusConfig, Outcome, ProposalCallback
 from .pin import now
 
 logger = logging.getLogger("quorate.consensus.proposals")
@@ -113,7 +113,9 @@ class Proposals:
         while self._queued and self._queued[0].started < limit:
             proposal = self._queued.popleft()
             self._bytes -= proposal.size
-            self._ended.append((proposal, Outcome.REFUSED, "timed out before it was logged"))
+            self._ended.append(
+                (proposal, Outcome.REFUSED, f"{BUSY}: timed out before it was logged")
+            )
         for proposal in self._in_log:
             if proposal.started >= limit:
                 break
@@ -140,9 +142,9 @@ class Proposals:
         if not self._guards.on("c8_bounds"):
             return None
         if len(self) >= config.uncommitted_entries_max:
-            return f"{len(self)} proposals are waiting for the quorum"
+            return f"{BUSY}: {len(self)} proposals for the quorum"
         if self._bytes + size > config.uncommitted_bytes_max:
-            return f"{self._bytes} bytes of proposals are waiting for the quorum"
+            return f"{BUSY}: {self._bytes} bytes of proposals for the quorum"
         return None
 
 

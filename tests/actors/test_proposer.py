@@ -9,7 +9,7 @@ from actor_rig import Rig, virtual
 
 from cluster.actors import proposer as proposer_module
 from cluster.actors.services import DiskFull, NotLeader, OutcomeUnknown, Overloaded
-from cluster.consensus import DISK_FULL, Outcome, Role
+from cluster.consensus import BUSY, DISK_FULL, Outcome, Role
 from cluster.machine.commands import CancelJobs, JobGroup, PauseSchedule, SubmitJobs, decode_batch
 from cluster.machine.model import JobSpec
 from cluster.machine.results import PerJob, Rejected, Submitted
@@ -78,6 +78,9 @@ async def test_a_full_disk_is_told_apart_from_a_lost_leadership() -> None:
         await rig.proposer.propose(submission(1))
     rig.log.refusal = f"{DISK_FULL}: on the leader, n1"
     with pytest.raises(DiskFull, match="on the leader, n1"):
+        await rig.proposer.propose(submission(1))
+    rig.log.refusal = f"{BUSY}: 20000 proposals for the quorum"
+    with pytest.raises(Overloaded, match="20000 proposals"):
         await rig.proposer.propose(submission(1))
 
 
