@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 
 import msgspec
 
@@ -26,7 +27,8 @@ DISK_FULL_RETRY_S = 5
 QUEUE_WAIT_S = 5.0  # behind entries that do not commit; a client can do better than wait
 
 _encode = msgspec.msgpack.Encoder().encode
-Waiting = tuple[msgspec.Raw, "asyncio.Future[Result]", float]  # the float: its deadline
+# The future may be that of a later command (None); the float is the deadline.
+Waiting = tuple[msgspec.Raw, "asyncio.Future[Result] | None", float]
 
 
 class Proposer:
@@ -49,15 +51,23 @@ class Proposer:
 
         Raises NotLeader or Overloaded at once (nothing was proposed). The future raises NotLeader
         or Overloaded (not in any log) or OutcomeUnknown (may or may not commit)."""
+        return self.propose_all((command,))
+
+    def propose_all(self, commands: Sequence[Command]) -> asyncio.Future[Result]:
+        """The result of the last of some commands, for who reads from the state what became of the
+        others: once it is known they are applied, or never will be. Raises as `propose`."""
         if not self._raft.is_leader:
             raise NotLeader(self._raft.leader_http)
         if len(self._queue) >= QUEUE_COMMANDS_MAX or self._queue_bytes >= QUEUE_BYTES_MAX:
             raise Overloaded("the proposal queue is full")
-        raw = _encode(command)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
-        self._queue.append((msgspec.Raw(raw), future, loop.time() + QUEUE_WAIT_S))
-        self._queue_bytes += len(raw)
+        deadline, last = loop.time() + QUEUE_WAIT_S, commands[-1]
+        for command in commands:
+            raw = _encode(command)
+            answer = future if command is last else None
+            self._queue.append((msgspec.Raw(raw), answer, deadline))
+            self._queue_bytes += len(raw)
         self._wake()
         if self._expiry is None and self._in_flight >= ENTRIES_IN_FLIGHT_MAX:
             self._expiry = loop.call_later(QUEUE_WAIT_S, self._expire)
@@ -97,9 +107,9 @@ class Proposer:
 
         self._raft.propose_raw(raws, answered)
 
-    def _gather(self) -> tuple[list[msgspec.Raw], list[asyncio.Future[Result]]]:
+    def _gather(self) -> tuple[list[msgspec.Raw], list[asyncio.Future[Result] | None]]:
         raws: list[msgspec.Raw] = []
-        futures: list[asyncio.Future[Result]] = []
+        futures: list[asyncio.Future[Result] | None] = []
         queue, size = self._queue, 0
         while queue and len(raws) < BATCH_COMMANDS_MAX:
             raw, future, _ = queue[0]
@@ -114,7 +124,7 @@ class Proposer:
         return raws, futures
 
     def _resolve(
-        self, futures: list[asyncio.Future[Result]], outcome: Outcome, results: object
+        self, futures: list[asyncio.Future[Result] | None], outcome: Outcome, results: object
     ) -> None:
         if outcome is Outcome.APPLIED:
             answers = results if isinstance(results, list) else []
@@ -122,7 +132,7 @@ class Proposer:
                 # The entry did not decode (or consensus broke its word): it changed nothing.
                 answers = [Rejected.UNDECODABLE] * len(futures)
             for future, result in zip(futures, answers, strict=True):
-                if not future.done():
+                if future is not None and not future.done():
                     if result is Rejected.STALE_EPOCH:
                         future.set_exception(NotLeader(self._raft.leader_http))
                         future.exception()
@@ -131,7 +141,7 @@ class Proposer:
             return
         error = self._error(outcome, results)
         for future in futures:
-            if not future.done():
+            if future is not None and not future.done():
                 future.set_exception(error)
                 future.exception()  # whoever gave up waiting must not cause a warning
 
@@ -151,7 +161,7 @@ class Proposer:
         while self._queue and self._queue[0][2] <= loop.time():
             raw, future, _ = self._queue.popleft()
             self._queue_bytes -= len(memoryview(raw))
-            if not future.done():
+            if future is not None and not future.done():
                 future.set_exception(Overloaded("what was proposed before does not commit"))
                 future.exception()
         if self._queue:
@@ -165,6 +175,6 @@ class Proposer:
         waiting, self._queue, self._queue_bytes = self._queue, deque(), 0
         error = NotLeader(self._raft.leader_http)
         for _, future, _ in waiting:
-            if not future.done():
+            if future is not None and not future.done():
                 future.set_exception(error)
                 future.exception()

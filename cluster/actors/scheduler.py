@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -33,7 +34,8 @@ from cluster.raft_state import RaftState
 log = logging.getLogger("quorate.scheduler")
 
 RETRY_S = 0.2
-IN_FLIGHT_MAX = 400  # applying so many takes each node some ten milliseconds
+PORTION_MAX = 400  # launches that share a proposal; applying so many takes a few milliseconds
+IN_FLIGHT_MAX = 2 * PORTION_MAX  # one portion is decided and encoded while another one commits
 TURN_STEPS = 200  # of one schedule, before the others have theirs
 # All schedules that are due share so many steps, so that after a long outage thousands of them are
 # back within seconds. Counts that would take longer are then lower bounds.
@@ -64,14 +66,15 @@ class Scheduler(Actor):
         self._active = False
         self._due: dict[str, None] = {}
         self._long: deque[Case] = deque()
-        self._in_flight: dict[asyncio.Future[Result], None] = {}
-        self._room: asyncio.Future[None] | None = None
+        self._portion: dict[str, FireSchedule] = {}  # decided, not proposed yet
+        self._in_flight: dict[asyncio.Future[Result], int] = {}  # with the number of launches
         raft.on_effects(self._on_effects)
 
     async def on_start(self) -> None:
         """A predecessor may have died between the timer and the launch."""
         self._active = True
         self._in_flight.clear()
+        self._portion.clear()
         self._long.clear()
         self._due = dict(self._raft.state.due_schedules)
         self.tell(None)
@@ -85,22 +88,23 @@ class Scheduler(Actor):
                 self._due[schedule_id] = None
             self.tell(None)
 
-    def _enqueue(self, schedule_id: str) -> None:
+    def _enqueue(self, schedule_ids: Iterable[str]) -> None:
         if self._active:
-            self._due[schedule_id] = None
+            self._due.update(dict.fromkeys(schedule_ids))
             self.tell(None)
 
-    def _enqueue_later(self, schedule_id: str) -> None:
+    def _enqueue_later(self, schedule_ids: Iterable[str]) -> None:
         """Refused or lost does not mean deposed; if it does, the next leader looks in on_start."""
-        asyncio.get_running_loop().call_later(RETRY_S, self._enqueue, schedule_id)
+        asyncio.get_running_loop().call_later(RETRY_S, self._enqueue, schedule_ids)
 
     # -- deciding --------------------------------------------------------------------------------
 
     async def receive(self, message: Any) -> None:
         slices = Slices(self._clock)
-        while self._due or self._long:
-            if len(self._in_flight) >= IN_FLIGHT_MAX:
-                await self._until_room()
+        while self._due or self._long or self._portion:
+            if len(self._portion) >= PORTION_MAX or (self._portion and not self._due):
+                await self._propose()
+                continue
             case = self._begin() if self._due else self._long.popleft()
             if case is not None:
                 await self._go_on(case, slices)
@@ -156,34 +160,32 @@ class Scheduler(Actor):
         if row is None:
             return
         if (row.version, row.next_fire_ms) != (case.version, case.fire_ms):
-            self._enqueue(row.id)  # it changed meanwhile, and is due again
+            self._enqueue((row.id,))  # it changed meanwhile, and is due again
             return
+        self._portion[row.id] = _command(row, decision, ended)
+
+    async def _propose(self) -> None:
+        """Due schedules of the same moment share a log entry and its answer."""
+        while sum(self._in_flight.values()) + len(self._portion) > IN_FLIGHT_MAX:
+            await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
+        portion, self._portion = self._portion, {}
         try:
-            # Not awaited one by one: due schedules of the same moment share a log entry.
-            future = self._proposer.propose(_command(row, decision, ended))
+            future = self._proposer.propose_all(tuple(portion.values()))
         except (NotLeader, Overloaded):
-            self._enqueue_later(row.id)
+            self._enqueue_later(portion)
             return
-        self._in_flight[future] = None
-        future.add_done_callback(partial(self._launched, row.id))
+        self._in_flight[future] = len(portion)
+        future.add_done_callback(partial(self._launched, portion))
 
-    def _launched(self, schedule_id: str, future: asyncio.Future[Result]) -> None:
+    def _launched(self, portion: Iterable[str], future: asyncio.Future[Result]) -> None:
         self._in_flight.pop(future, None)
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
-        try:
+        with suppress(NotLeader, OutcomeUnknown, Overloaded):
             future.result()
-        except (NotLeader, OutcomeUnknown, Overloaded):
-            self._enqueue_later(schedule_id)
-            return
-        # Refused, and still due: the clock was set back between the decision and its entry.
-        if self._due_row(schedule_id) is not None:
-            self._enqueue_later(schedule_id)
-
-    async def _until_room(self) -> None:
-        self._room = asyncio.get_running_loop().create_future()
-        await self._room
-        self._room = None
+        # Refused, lost, or the clock was set back between the decision and its entry.
+        due = self._raft.state.due_schedules
+        again = [schedule_id for schedule_id in portion if schedule_id in due]
+        if again:
+            self._enqueue_later(again)
 
 
 def _command(row: ScheduleRow, decision: Decision | None, ended: str) -> FireSchedule:

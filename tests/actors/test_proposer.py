@@ -63,6 +63,32 @@ async def test_results_reach_the_futures_of_their_own_commands() -> None:
 
 
 @virtual
+async def test_commands_proposed_together_share_the_last_ones_answer() -> None:
+    rig = Rig()
+    await rig.lead()
+    together = rig.proposer.propose_all([submission(1), submission(2), PauseSchedule("none")])
+    alone = rig.proposer.propose(submission(3))
+    assert await together is Rejected.UNKNOWN_SCHEDULE
+    assert await alone == Submitted(4, 3)
+
+
+@virtual
+async def test_commands_proposed_together_are_refused_together_when_leadership_ends() -> None:
+    rig = Rig()
+    await rig.lead()
+    rig.log.held = True
+    in_flight = []
+    for _ in range(proposer_module.ENTRIES_IN_FLIGHT_MAX):
+        in_flight.append(rig.proposer.propose(submission(1)))
+        await asyncio.sleep(0)
+    together = rig.proposer.propose_all([submission(1), submission(2)])
+    await rig.resign()
+    with pytest.raises(NotLeader):
+        await together
+    assert rig.proposer.queued == 0
+
+
+@virtual
 async def test_a_node_that_does_not_lead_refuses_at_once() -> None:
     rig = Rig()
     with pytest.raises(NotLeader):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from actor_rig import Rig, virtual
 
+from cluster.actors import proposer as proposer_module
 from cluster.actors import scheduler as scheduler_module
 from cluster.actors.scheduler import Scheduler
 from cluster.actors.timekeeper import Timekeeper
@@ -169,7 +170,29 @@ async def test_a_burst_is_launched_in_portions() -> None:
     assert len(launches(rig)) == 1_500
     batches = [decode_batch(entry).commands for entry in rig.log.entries]
     portions = [sum(isinstance(c, FireSchedule) for c in commands) for commands in batches]
-    assert max(portions) <= scheduler_module.IN_FLIGHT_MAX
+    assert 1 < max(portions) <= scheduler_module.IN_FLIGHT_MAX
+
+
+@virtual
+async def test_a_portion_that_is_refused_half_way_is_launched_once() -> None:
+    """Its commands went into two entries, and the answer of the second one never came."""
+    rig = await leading()
+    first_ms = rig.clock.now_ms() + 60_000
+    for number in range(30):
+        await put(rig, first_ms, name=f"s{number}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proposer_module, "BATCH_COMMANDS_MAX", 20)
+        rig.log.held = True
+        await asyncio.sleep((first_ms - rig.clock.now_ms() + 1) / 1000)
+        rig.log.commit()  # the tick; all are decided now
+        await asyncio.sleep(0.05)
+        rig.log.commit()
+        await asyncio.sleep(0.05)
+        assert [len(decode_batch(entry).commands) for entry, _ in rig.log.pending] == [10]
+        rig.log.lose(committed=False)
+        rig.log.release()
+        await asyncio.sleep(2)
+    assert [fired(rig, f"s{number}") for number in range(30)] == [[first_ms]] * 30
 
 
 @virtual
@@ -219,15 +242,15 @@ async def test_a_clock_that_goes_back_before_the_entry_is_waited_for() -> None:
     rig = await leading()
     first_ms = rig.clock.now_ms() + 500
     await put(rig, first_ms, every_ms=1_000)
-    original = rig.proposer.propose
+    original = rig.proposer.propose_all
 
-    def propose(command: Any) -> Any:
-        if isinstance(command, FireSchedule) and not launches(rig):
+    def propose_all(commands: Any) -> Any:
+        if isinstance(commands[0], FireSchedule) and not launches(rig):
             rig.clock.jump(-2_000)
-        return original(command)
+        return original(commands)
 
     rig.clock.jump(3_000)
-    rig.proposer.propose = propose  # type: ignore[method-assign]
+    rig.proposer.propose_all = propose_all  # type: ignore[method-assign]
     await asyncio.sleep(10)
     assert fired(rig) == [first_ms + n * 1_000 for n in range(len(fired(rig)))]
     assert len(fired(rig)) >= 8
