@@ -242,7 +242,9 @@ class Core:
         return min(commit, self.journal.durable_index)
 
     def _may_change(self) -> bool:
-        """A change of members needs an entry of the own term to be committed first."""
+        """A change of members needs an entry of the own term to be committed first, and space."""
+        if self.space.is_out:
+            return False
         if not self.guards.on("a7_own_term"):
             return self.engine.is_leader()
         return self.intake_open and self.is_leader_ready()
