@@ -11,7 +11,7 @@ from cluster.clock import Clock
 from cluster.machine import views
 from cluster.plan import Plan
 from cluster.policy.timing import Calendars, Occurrence, Omitted, check, next_occurrence, walk
-from cluster.policy.timing.catchup import Decision, may_omit, passed
+from cluster.policy.timing.catchup import Decision, passed
 from cluster.raft_state import RaftState
 
 STEPS_MAX = 200_000  # of one question; a plan that omits more than this in a row has a strange one
@@ -40,14 +40,7 @@ class Planner:
 
         Raises TimingError for a plan that makes no sense."""
         checked = check(plan, schedule_id, now_ms, self.calendars)
-        if not may_omit(checked):
-            return checked, next_occurrence(checked, schedule_id, now_ms, self.calendars)
-        slices = Slices(self._clock)
-        for what in walk(checked, schedule_id, now_ms, self.calendars):
-            if isinstance(what, Occurrence):
-                return checked, what
-            await slices.step()
-        return checked, None
+        return checked, next_occurrence(checked, schedule_id, now_ms, self.calendars)
 
     async def preview(
         self, plan: Plan, schedule_id: str, after_ms: int, count: int, omitted: bool = False

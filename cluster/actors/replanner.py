@@ -23,7 +23,7 @@ from cluster.machine.commands import ReplanSchedule, SetReleases
 from cluster.machine.effects import Effects
 from cluster.machine.results import Result
 from cluster.machine.tables import ScheduleRow
-from cluster.policy.timing import RELEASES, Calendars, Occurrence, TimingError, walk
+from cluster.policy.timing import RELEASES, Calendars, Occurrence, TimingError, search
 from cluster.policy.timing.basis import Basis, Change
 from cluster.raft_state import RaftState
 
@@ -172,11 +172,7 @@ class Replanner(Actor):
     async def _first(
         self, row: ScheduleRow, calendars: Calendars, slices: Slices
     ) -> Occurrence | None:
-        for what in walk(row.plan, row.id, row.accounted_ms, calendars):
-            if isinstance(what, Occurrence):
-                return what
-            await slices.step()
-        return None
+        return await slices.run(search(row.plan, row.id, row.accounted_ms, calendars))
 
     async def _propose(self, command: ReplanSchedule) -> None:
         self._in_flight.append(self._proposer.propose(command))

@@ -10,7 +10,7 @@ from cluster.policy.timing.errors import TimingError
 from cluster.policy.timing.explain import explain
 from cluster.policy.timing.hits import Note
 from cluster.policy.timing.triggers import next_every_ms
-from cluster.policy.timing.walk import Occurrence, Omitted, next_occurrence, walk
+from cluster.policy.timing.walk import Occurrence, Omitted, next_occurrence, search, walk
 from cluster.policy.timing.windows import OFF_PEAK
 from cluster.policy.timing.zones import RELEASES, local_text
 
@@ -27,5 +27,6 @@ __all__ = [
     "local_text",
     "next_every_ms",
     "next_occurrence",
+    "search",
     "walk",
 ]

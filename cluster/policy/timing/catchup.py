@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator
+from itertools import islice
 from typing import NamedTuple
 
 from cluster.plan import Missed, Plan
 from cluster.policy.timing.calendars import Calendars
 from cluster.policy.timing.records import Records
-from cluster.policy.timing.walk import Occurrence, Omitted, next_occurrence, walk
+from cluster.policy.timing.walk import Occurrence, Omitted, next_occurrence, search, walk
 
 ON_TIME_MS = 60_000  # a failover is not a missed run
 COUNTED_MAX = 100_000  # steps; of what lies beyond it is only said that it was there
@@ -197,6 +198,8 @@ class _Case:
                 yield
                 if isinstance(what, Omitted):
                     ahead.add(what.reason, what.nominal_ms, what.nominal_ms)
+                    if what.nominal_ms > self._now_ms:
+                        return (yield from self._search(what.nominal_ms, ahead))
                 elif what.fire_ms > self._now_ms:
                     return what
                 else:
@@ -211,6 +214,19 @@ class _Case:
                 return None
             self._take(ahead)
             after_ms = yield from self._leap(what.nominal_ms)
+
+    def _search(self, after_ms: int, ahead: Records) -> Generator[None, None, Occurrence | None]:
+        """Nothing is due any more: what is omitted from here on is jumped over and recorded when it
+        has passed, unless no run comes any more, whose launch would record it."""
+        following = yield from search(self._plan, self._id, after_ms, self._calendars)
+        if following is None:
+            omitted = walk(self._plan, self._id, after_ms, self._calendars)
+            for what in islice(omitted, self._counted_max):
+                if isinstance(what, Omitted):
+                    ahead.add(what.reason, what.nominal_ms, what.nominal_ms)
+                yield
+            self._take(ahead)
+        return following
 
     def _divide(self, after_ms: int) -> int:
         """Counts an interval's missed occurrences but for the newest; how far that leads."""

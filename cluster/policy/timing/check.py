@@ -8,7 +8,7 @@ from cluster.plan import Plan, Span, Trigger, Window
 from cluster.policy.timing.calendars import ON_HOLIDAY, Calendars
 from cluster.policy.timing.days import DAY_S
 from cluster.policy.timing.dst import GAPS, REPEATS
-from cluster.policy.timing.errors import TimingError
+from cluster.policy.timing.errors import GaveUp, TimingError
 from cluster.policy.timing.fields import tidy
 from cluster.policy.timing.parse import parse
 from cluster.policy.timing.walk import next_occurrence
@@ -42,7 +42,11 @@ def check(plan: Plan, schedule_id: str, now_ms: int, calendars: Calendars) -> Pl
     if not plan.triggers:
         raise TimingError("nothing says when it fires: give a schedule, every_seconds or at")
     _bounds(plan)
-    if next_occurrence(plan, schedule_id, now_ms, calendars) is None:
+    try:
+        first = next_occurrence(plan, schedule_id, now_ms, calendars)
+    except GaveUp as gave_up:
+        raise _too_sparse(plan, gave_up) from None
+    if first is None:
         raise _never(plan, now_ms)
     return plan
 
@@ -162,6 +166,25 @@ def _never(plan: Plan, now_ms: int) -> TimingError:
     if all(trigger.at_ms and trigger.at_ms[-1] <= now_ms for trigger in plan.triggers):
         field = "/at" if len(plan.triggers) == 1 else "/any_of"
         return TimingError("every time in it has passed: nothing would ever fire", field)
+    there = _takers(plan)
+    if not there:
+        return TimingError("it never fires again: write an expression that does")
+    names = " and ".join(name for _, name in there)
+    return TimingError(f"it never fires: {names} leave nothing of it, widen them", there[0][0])
+
+
+def _too_sparse(plan: Plan, gave_up: GaveUp) -> TimingError:
+    there = _takers(plan)
+    names = " and ".join(name for _, name in there)
+    return TimingError(
+        f"it never fires, or hardly ever: {gave_up}, {names} leave nothing of them; "
+        "write an expression of what does run",
+        there[0][0] if there else "/schedule",
+    )
+
+
+def _takers(plan: Plan) -> list[tuple[str, str]]:
+    """Field and name of everything that may take instants out."""
     reasons = [
         ("/except", "the exceptions", plan.unless),
         ("/on_holiday", "the calendars", plan.calendars if plan.on_holiday != "run" else ()),
@@ -169,8 +192,4 @@ def _never(plan: Plan, now_ms: int) -> TimingError:
         ("/blackouts", "the blackouts", plan.blackouts or plan.blackout_windows),
         ("/end_at", "end_at", plan.end_ms),
     ]
-    there = [(field, name) for field, name, value in reasons if value]
-    if not there:
-        return TimingError("it never fires again: write an expression that does")
-    names = " and ".join(name for _, name in there)
-    return TimingError(f"it never fires: {names} leave nothing of it, widen them", there[0][0])
+    return [(field, name) for field, name, value in reasons if value]

@@ -9,3 +9,7 @@ class TimingError(ValueError):
     def __init__(self, text: str, field: str = "/schedule") -> None:
         super().__init__(text)
         self.field = field
+
+
+class GaveUp(TimingError):
+    """Nothing runs among very many instants in a row. There may be a run later: nobody looked."""

@@ -6,7 +6,7 @@ remembered between two questions but the last answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import lru_cache
 
 from msgspec import Struct, structs
@@ -14,6 +14,8 @@ from msgspec import Struct, structs
 from cluster.plan import Plan
 from cluster.policy.timing.blackouts import outside_blackouts
 from cluster.policy.timing.calendars import Calendars, named_days, observed
+from cluster.policy.timing.days import DAY_S, YEARS_MAX
+from cluster.policy.timing.errors import GaveUp
 from cluster.policy.timing.hits import Hit, Note
 from cluster.policy.timing.jitter import fire_ms
 from cluster.policy.timing.jumps import resume_ms
@@ -24,7 +26,13 @@ from cluster.policy.timing.zones import zone
 
 CACHE_ENGINES_MAX = 4096
 CACHE_NEXT_MAX = 16_384
-STEPS_MAX = 100_000  # instants looked at for one answer: about a second, and only for odd plans
+STEPS_MAX = 100_000  # instants looked at for one answer: a second or two, only for odd plans
+HORIZON_MS = (
+    (YEARS_MAX + 1) * 366 * DAY_S * 1000
+)  # no run by then is none, as for a bare expression
+SEARCHED_MAX = 1_000_000  # by a search that lets others run in between
+
+Search = Generator[None, None, Hit | None]
 
 
 class Occurrence(Struct, frozen=True, gc=False):
@@ -47,33 +55,29 @@ def walk(
     plan: Plan, schedule_id: str, after_ms: int, calendars: Calendars
 ) -> Iterator[Occurrence | Omitted]:
     """Everything strictly after `after_ms`, in order; nothing is computed ahead but one step."""
-    pending: list[Omitted] = []
     waiting: Hit | None = None
     for hit in _bounded(plan, _engine_of(plan, schedule_id, calendars), after_ms):
-        if hit.reason:
-            omitted = Omitted(hit.at_ms, hit.reason, hit.text)
-            if waiting is None:
-                yield omitted
-            else:
-                pending.append(omitted)
-            continue
-        if not plan.jitter_ms:
-            yield Occurrence(hit.at_ms, hit.at_ms, hit.notes)
-            continue
         if waiting is not None:
-            yield _jittered(plan, schedule_id, waiting, hit.at_ms)
-            yield from pending
-            pending.clear()
-        waiting = hit
+            # What is omitted says nothing of the next run, and may go on for months.
+            following_ms = None if hit.reason else hit.at_ms
+            yield _jittered(plan, schedule_id, waiting, following_ms, calendars)
+            waiting = None
+        if hit.reason:
+            yield Omitted(hit.at_ms, hit.reason, hit.text)
+        elif plan.jitter_ms:
+            waiting = hit
+        else:
+            yield Occurrence(hit.at_ms, hit.at_ms, hit.notes)
     if waiting is not None:
-        yield _jittered(plan, schedule_id, waiting, None)
-        yield from pending
+        yield _jittered(plan, schedule_id, waiting, None, calendars)
 
 
 def next_occurrence(
     plan: Plan, schedule_id: str, after_ms: int, calendars: Calendars
 ) -> Occurrence | None:
-    """The first occurrence strictly after `after_ms`; None when there is none any more."""
+    """The first occurrence strictly after `after_ms`; None when there is none any more.
+
+    Raises GaveUp when very many instants in a row do not run: then nobody knows."""
     if _is_interval(plan):
         at_ms = next_every_ms(plan.triggers[0].anchor_ms, plan.triggers[0].every_ms, after_ms)
         return Occurrence(at_ms, at_ms)
@@ -84,24 +88,47 @@ def next_occurrence(
         return None
     if not plan.jitter_ms:
         return Occurrence(hit.at_ms, hit.at_ms, hit.notes)
-    following = _next(*key, holidays, hit.at_ms)
-    return _jittered(plan, schedule_id, hit, following.at_ms if following else None)
+    return _jittered(plan, schedule_id, hit, None, calendars)
+
+
+def search(
+    plan: Plan, schedule_id: str, after_ms: int, calendars: Calendars
+) -> Generator[None, None, Occurrence | None]:
+    """As `next_occurrence`, in small steps, between which others may run, and so looks farther."""
+    key = _key(plan, schedule_id)
+    hit = yield from _search(*key, named_days(plan, calendars), after_ms, SEARCHED_MAX)
+    return _jittered(plan, schedule_id, hit, None, calendars) if hit is not None else None
 
 
 @lru_cache(maxsize=CACHE_NEXT_MAX)
 def _next(plan: Plan, hash_id: str, holidays: frozenset[int], after_ms: int) -> Hit | None:
     """Shared by all schedules of one plan, so that their burst costs one evaluation."""
+    work = _search(plan, hash_id, holidays, after_ms, STEPS_MAX)
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            answer: Hit | None = done.value
+            return answer
+
+
+def _search(
+    plan: Plan, hash_id: str, holidays: frozenset[int], after_ms: int, steps_max: int
+) -> Search:
     engine = _engine(plan, hash_id, holidays)
     moment = zone(plan.timezone)
     hits = _bounded(plan, engine, after_ms)
-    for _ in range(STEPS_MAX):
+    for _ in range(steps_max):
         hit = next(hits, None)
         if hit is None or not hit.reason:
             return hit
-        from_ms = resume_ms(plan, moment, hit)
+        if hit.at_ms > after_ms + HORIZON_MS:
+            return None
+        from_ms = resume_ms(plan, moment, hit, hash_id)
         if from_ms > hit.at_ms:
             hits = _bounded(plan, engine, from_ms)
-    return None
+        yield
+    raise GaveUp(f"none of the next {steps_max} instants runs")
 
 
 def _bounded(plan: Plan, hits: Hits, after_ms: int) -> Iterator[Hit]:
@@ -151,7 +178,19 @@ def _is_interval(plan: Plan) -> bool:
     )
 
 
-def _jittered(plan: Plan, schedule_id: str, hit: Hit, following_ms: int | None) -> Occurrence:
+def _jittered(
+    plan: Plan, schedule_id: str, hit: Hit, following_ms: int | None, calendars: Calendars
+) -> Occurrence:
+    """Without `following_ms` the run after it is looked up, which jitter may not pass."""
+    if not plan.jitter_ms:
+        return Occurrence(hit.at_ms, hit.at_ms, hit.notes)
+    if following_ms is None:
+        try:
+            holidays = named_days(plan, calendars)
+            following = _next(*_key(plan, schedule_id), holidays, hit.at_ms)
+            following_ms = following.at_ms if following is not None else None
+        except GaveUp:
+            pass  # it is far away
     at_ms = fire_ms(schedule_id, hit.at_ms, following_ms, plan.jitter_ms)
     notes = hit.notes
     if at_ms > hit.at_ms:

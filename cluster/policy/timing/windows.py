@@ -46,6 +46,20 @@ def opens_at_s(windows: tuple[Window, ...], moment: Zone, at_s: int) -> int | No
     return None
 
 
+def closes_at_s(windows: tuple[Window, ...], moment: Zone, at_s: int) -> int:
+    """Up to where all of the clock after `at_s` is inside the windows; not beyond its next change,
+    nor beyond a closing that another window covers."""
+    stretch = next(moment.stretches(at_s))
+    local_s = at_s + stretch.offset_s
+    day, second = divmod(local_s, DAY_S)
+    closings = [
+        (day + (window.end_s <= window.start_s <= second)) * DAY_S + window.end_s
+        for window in windows
+        if _holds(window, day, second)
+    ]
+    return min(max(closings, default=local_s) - stretch.offset_s, stretch.end_s)
+
+
 def closed_since_s(windows: tuple[Window, ...], moment: Zone, at_s: int) -> int:
     """An instant up to `at_s` at which a window closed; what is older cannot wait any more."""
     local_s = moment.local_s(at_s)
