@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Generator, Iterable
 from contextlib import suppress
 from functools import partial
@@ -64,7 +64,8 @@ class Scheduler(Actor):
         self._proposer = proposer
         self._clock = clock
         self._active = False
-        self._due: dict[str, None] = {}
+        # In a plain dict, whoever takes the first entry passes by all that were taken before.
+        self._due: OrderedDict[str, None] = OrderedDict()
         self._long: deque[Case] = deque()
         self._portion: dict[str, FireSchedule] = {}  # decided, not proposed yet
         self._in_flight: dict[asyncio.Future[Result], int] = {}  # with the number of launches
@@ -76,7 +77,7 @@ class Scheduler(Actor):
         self._in_flight.clear()
         self._portion.clear()
         self._long.clear()
-        self._due = dict(self._raft.state.due_schedules)
+        self._due = OrderedDict(self._raft.state.due_schedules)
         self.tell(None)
 
     async def on_stop(self) -> None:
@@ -110,8 +111,7 @@ class Scheduler(Actor):
                 await self._go_on(case, slices)
 
     def _begin(self) -> Case | None:
-        schedule_id = next(iter(self._due))
-        del self._due[schedule_id]
+        schedule_id, _ = self._due.popitem(last=False)
         row = self._due_row(schedule_id)
         if row is None:
             return None
