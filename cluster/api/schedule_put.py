@@ -208,7 +208,10 @@ async def resume(services: Services, view: ScheduleView) -> list[Missed]:
     if not view.paused:
         return []
     planner, now_ms = services.planner, services.clock.now_ms()
-    decision = await planner.resume(view.plan, view.id, view.accounted_ms, now_ms)
+    try:
+        decision = await planner.resume(view.plan, view.id, view.accounted_ms, now_ms)
+    except TimingError as error:
+        raise ProblemError("validation", f"change the schedule first: {error}") from None
     first = decision.next
     next_fire_ms, next_nominal_ms = (first.fire_ms, first.nominal_ms) if first else (0, 0)
     await propose(services, ResumeSchedule(view.id, next_fire_ms, next_nominal_ms, decision.missed))

@@ -2,6 +2,8 @@
 
 import pytest
 
+from cluster.policy.timing.errors import GaveUp
+
 MINUTELY = {"name": "t", "schedule": "* * * * *", "payload": {"a": 1}}
 HOUR = {"from": "2026-11-18T10:00:00Z", "to": "2026-11-18T11:00:00Z"}
 
@@ -94,3 +96,15 @@ async def test_nothing_is_backfilled_of_no_schedule(api):
     assert (await api("POST", "/v1/schedules/none/backfill", HOUR)).code == "unknown_schedule"
     assert (await api("GET", "/v1/schedules/none/backfills")).code == "unknown_schedule"
     assert (await api("POST", "/v1/schedules/none/trigger")).code == "unknown_schedule"
+
+
+async def test_what_has_no_future_to_be_found_is_not_resumed(api, node, monkeypatch):
+    await api("PUT", "/v1/schedules/x", {**MINUTELY, "paused": True})
+
+    async def give_up(*_args):
+        raise GaveUp("none of the next 100000 instants runs")
+
+    monkeypatch.setattr(node.services.planner, "resume", give_up)
+    refused = await api("POST", "/v1/schedules/x/resume")
+    assert refused.status == 422 and "change the schedule first" in refused.json["detail"]
+    assert (await api.get("/v1/schedules/x"))["paused"]
