@@ -21,7 +21,7 @@ from .interface import ConsensusConfig
 from .link import Link, LinkState
 from .listener import Listener, split_address
 from .pin import now, token, uniform
-from .refusals import report
+from .refusals import TOLD, report
 from .resolver import Resolver
 from .strangers import WaitingRoom, source_of
 from .tls import Certificates, reason_of
@@ -290,7 +290,7 @@ class Mesh:
 
     def refused(self, link: Link, reason: str) -> None:
         """The peer closes this connection and says why."""
-        if reason in ("removed", "other_folder"):
+        if reason in TOLD:
             self.inbox.append(Refused(link.dialed or link.peer, reason))
             self.wake()
 

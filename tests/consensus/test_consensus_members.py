@@ -412,6 +412,7 @@ async def test_members_leave_one_by_one_and_the_leader_too(tmp_path: Path) -> No
     async with running(tmp_path, 3) as cluster:
         await cluster.commit(b"one")
         leader = await cluster.leader()
+        await until(lambda: all(m.folder for m in leader.consensus.members().members))
         gone = cluster.followers(leader)[0]
         await leader.consensus.remove_member(gone.id, 5000)
         await until(lambda: gone.fatal)
