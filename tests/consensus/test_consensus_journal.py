@@ -331,3 +331,18 @@ def test_a_snapshot_that_outran_the_journal_brings_its_term_along(tmp_path: Path
     disk.close()
     found = read_journal(FILES, tmp_path / "j", CLUSTER)
     assert (found.term, found.base_index, found.last_term) == (5, 100, 5)
+
+
+def test_indexes_and_terms_beyond_32_bits_survive_a_restart(tmp_path: Path) -> None:
+    """B9: nothing on disk is as narrow as the library's offsets."""
+    far, late = 1 << 40, 1 << 35
+    _, disk = open_journal(tmp_path / "j")
+    disk.close()
+    journal, disk = open_journal(tmp_path / "j")
+    align(journal, SnapshotFile(tmp_path / "snap", far, late))
+    append(journal, 2, term=late)
+    disk.close()
+    again, _ = open_journal(tmp_path / "j")
+    assert again.getCurrentTerm() == late
+    assert again[1:] == [(b"\x01" * 5, far + 1, late), (b"\x02" * 5, far + 2, late)]
+    assert again.durable_index == far + 2

@@ -189,6 +189,15 @@ def test_e4_nothing_of_the_library_is_asked_to_dump_or_compact(
     assert world.fatal == []
 
 
+def test_e4_nobody_registers_a_tick_callback(make: MakeWorld) -> None:
+    """One that adds another would wait for the library's own lock for ever."""
+    world = make()
+    world.run()
+    world.pass_time(0.5)
+    assert world.engine._SyncObj__onTickCallbacks == []
+    assert not world.engine._SyncObj__onTickCallbacksLock.locked()
+
+
 async def test_c10_an_observer_that_raises_does_not_spoil_an_election(tmp_path: Path) -> None:
     """In the library a leader without its no-op is left, with a KeyError every tick (r24)."""
     address = free_addresses(1)[0]
