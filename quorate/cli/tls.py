@@ -93,18 +93,34 @@ def run_cert(args: argparse.Namespace) -> int:
     nodes = list(dict.fromkeys(args.node))
     for node in nodes:
         library.split_node(node)
-    authority = library.read_authority(_read(ca / CA_CRT), _read(ca / CA_KEY))
+    authority_pem = _read(ca / CA_CRT)
+    authority = library.read_authority(authority_pem, _read(ca / CA_KEY))
+    _check_copy(folder / CA_CRT, authority_pem)
     made = library.issue(authority, nodes, args.name, timedelta(days=args.days))
     stem = library.file_stem(nodes[0])
     crt, key = _write(made, folder / f"{stem}.crt", folder / f"{stem}.key")
-    flags = ["--raft-tls-ca", ca / CA_CRT, "--raft-tls-cert", crt, "--raft-tls-key", key]
+    copy = _copy_authority(folder / CA_CRT, authority_pem)
+    flags = ["--raft-tls-ca", copy, "--raft-tls-cert", crt, "--raft-tls-key", key]
     text = (
-        f"{crt}\n{key}\n"
-        f"next: bring both and {CA_CRT} to {' and '.join(nodes)} and start it with\n"
+        f"{crt}\n{key}\n{copy}\n"
+        f"next: bring the three to {' and '.join(nodes)} and start it with\n"
         f"  {shlex.join(map(str, flags))}"
     )
-    print_done(args, text, {"nodes": nodes, "cert": str(crt), "key": str(key)})
+    facts = {"nodes": nodes, "cert": str(crt), "key": str(key), "ca": str(copy)}
+    print_done(args, text, facts)
     return 0
+
+
+def _check_copy(path: Path, authority_pem: bytes) -> None:
+    if path.exists() and path.read_bytes() != authority_pem:
+        raise UsageError(f"{path} is another authority's: choose another --out")
+
+
+def _copy_authority(path: Path, authority_pem: bytes) -> Path:
+    """Beside the node's certificate, so that one folder is all that a node needs."""
+    if not path.exists():
+        _create(path, authority_pem, 0o644)
+    return path
 
 
 def run_show(args: argparse.Namespace) -> int:

@@ -69,6 +69,21 @@ def test_keys_are_for_their_owner_only(made: Path, capsys: pytest.CaptureFixture
     assert {stat.S_IMODE(path.stat().st_mode) for path in keys} == {0o600}
 
 
+def test_a_nodes_folder_holds_all_that_it_needs(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = issue(capsys, made, "--node", "a:1")
+    assert code == 0
+    assert Path(json.loads(text)["ca"]).read_bytes() == (made / "ca.crt").read_bytes()
+    assert {path.name for path in (made / "nodes").iterdir()} == {"a-1.crt", "a-1.key", "ca.crt"}
+    assert issue(capsys, made, "--node", "b:1")[0] == 0
+    (made / "nodes" / "ca.crt").write_bytes(b"another")
+    code, text = issue(capsys, made, "--node", "c:1")
+    assert code == 2
+    assert "another authority's" in text
+    assert not (made / "nodes" / "c-1.key").exists()
+
+
 def test_nothing_is_overwritten(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (made / "ca.key").read_bytes()
     code, text = run(capsys, "ca", "--out", str(made))
