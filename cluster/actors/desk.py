@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 
+from cluster.actors.capacity import Capacity
 from cluster.actors.live import LiveBoard
 from cluster.actors.proposer import Proposer
 from cluster.actors.services import AttemptError, NotLeader, Overloaded, Sink
@@ -52,6 +53,7 @@ class WorkerDesk:
     ) -> None:
         """`rng` draws the jitter of retries; simulation gives a seeded one."""
         self.sessions: dict[int, Session] = {}
+        self.capacity = Capacity()
         self._raft = raft
         self._proposer = proposer
         self._clock = clock
@@ -79,13 +81,15 @@ class WorkerDesk:
             old.sink.close_moved(self._raft.leader_http)
         # Without a sink until all is settled, so that nothing is sent before the answer.
         session = Session(worker_id, None, self._clock.monotonic_ms(), self._grace_ms)
+        if old is not None:
+            self.capacity.dismiss(old)
         self.sessions[worker_id] = session
         missing = self._missing(worker_id, running)
         if missing:
             await self.release(worker_id, [i for i, _ in missing], [a for _, a in missing])
             if self.sessions.get(worker_id) is not session:
                 raise NotLeader(self._raft.leader_http)
-        session.sink = sink
+        self.connect(session, sink)
         session.seen_ms = self._clock.monotonic_ms()
         asyncio.get_running_loop().call_soon(self._catch_up, worker_id, session)
         held = self.held(worker_id)
@@ -151,10 +155,16 @@ class WorkerDesk:
         if session is not None:
             session.seen_ms = self._clock.monotonic_ms()
 
+    def connect(self, session: Session, sink: Sink) -> None:
+        """What is sent to this worker goes to `sink`."""
+        session.sink = sink
+        self._follow_offer(session)
+
     def disconnected(self, worker_id: int, sink: Sink) -> None:
         """The connection broke: the worker has a grace period to come back."""
         session = self.sessions.get(worker_id)
         if session is not None and session.sink is sink:
+            self.capacity.dismiss(session)
             session.sink = None
             session.credit = 0
             session.gone_since_ms = self._clock.monotonic_ms()
@@ -265,6 +275,7 @@ class WorkerDesk:
         if leads:
             return
         sessions, self.sessions = self.sessions, {}
+        self.capacity.clear()
         for session in sessions.values():
             if session.sink is not None:
                 session.sink.close_moved(self._raft.leader_http)
@@ -284,6 +295,8 @@ class WorkerDesk:
             self._follow_change(worker_id)
         for worker_id in effects.workers_left:
             gone = self.sessions.pop(worker_id, None)
+            if gone is not None:
+                self.capacity.dismiss(gone)
             if gone is not None and gone.sink is not None:
                 gone.sink.close_moved(self._raft.leader_http)
 
@@ -299,8 +312,16 @@ class WorkerDesk:
         row = self._raft.state.tables.workers.get(worker_id)
         if session is None or row is None:
             return
-        session.forget_lanes()
+        self._follow_offer(session)
         if row.draining and not session.draining:
             session.draining = True
             if session.sink is not None:
                 session.sink.send_drain()
+
+    def _follow_offer(self, session: Session) -> None:
+        """It can be given what the state says that it offers, unless it drains or is away."""
+        row = self._raft.state.tables.workers.get(session.worker_id)
+        if row is None or row.draining or session.sink is None:
+            self.capacity.dismiss(session)
+        else:
+            self.capacity.admit(session, row.spec)

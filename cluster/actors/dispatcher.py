@@ -7,10 +7,10 @@ the worker when the commit returns. What could not be assigned goes back to the 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from typing import Any
 
 from cluster.actors.actor import Actor
+from cluster.actors.capacity import share_out
 from cluster.actors.desk import WorkerDesk
 from cluster.actors.proposer import Proposer
 from cluster.actors.services import Assignment, NotLeader, OutcomeUnknown, Overloaded
@@ -20,13 +20,13 @@ from cluster.machine.commands import AssignJobs
 from cluster.machine.effects import Effects
 from cluster.machine.results import Settled
 from cluster.machine.tables import Job
-from cluster.projections.ready import Lane, ReadyQueues
+from cluster.projections.ready import ReadyQueues
 from cluster.raft_state import RaftState
 
 ASSIGN_JOBS_MAX = 1_000
+SHARES_MAX = 500  # assignments that are made in one go; others run before the next
+ASSIGNING_MAX = 4_000  # in flight; the log takes no more at a time, and what waits keeps its order
 RETRY_S = 0.01  # after a refusal: soon, but not at once, so that a lasting one does not spin
-
-Candidate = tuple[Session, list[Lane]]
 
 
 class Dispatcher(Actor):
@@ -46,6 +46,7 @@ class Dispatcher(Actor):
         self._active = False
         self._lost_track = False  # jobs were taken and nobody knows whether they were assigned
         self._assigning: set[asyncio.Task[None]] = set()
+        self._held_back = False  # so many assignments were in flight that a round ended early
         self.assigned_total = 0
         raft.on_effects(self._on_effects)
         desk.on_capacity(self.wake)
@@ -73,50 +74,32 @@ class Dispatcher(Actor):
 
     async def receive(self, message: Any) -> None:
         try:
-            self._round()
+            await self._round()
         except Exception:
             self._lost_track = True
             raise
 
     # -- choosing --------------------------------------------------------------------------------
 
-    def _round(self) -> None:
+    async def _round(self) -> None:
         """Pass after pass until no worker can take anything more: nobody wakes us for the rest."""
-        able = self._able()
-        while able:
-            sharers = Counter(lane for _, lanes in able for lane in lanes)
-            able = [candidate for candidate in able if self._serve(*candidate, sharers)]
+        while len(self._assigning) < ASSIGNING_MAX:
+            shares = share_out(self._desk.capacity, self._ready, ASSIGN_JOBS_MAX, SHARES_MAX)
+            if not shares:
+                return
+            for share in shares:
+                task = asyncio.create_task(self._assign(*share))
+                self._assigning.add(task)
+                task.add_done_callback(self._assigned)
+            if len(shares) == SHARES_MAX:
+                await asyncio.sleep(0)
+        self._held_back = True
 
-    def _able(self) -> list[Candidate]:
-        """Workers that can take something, most free capacity first, with the lanes they serve."""
-        workers = self._raft.state.tables.workers
-        able = []
-        for session in self._desk.sessions.values():
-            if session.credit <= 0 or session.sink is None or session.draining:
-                continue
-            row = workers.get(session.worker_id)
-            if row is not None and not row.draining:
-                able.append((session, session.lanes(self._ready, row.spec.queues, row.spec.tasks)))
-        able.sort(key=lambda candidate: -candidate[0].credit)
-        return able
-
-    def _serve(self, session: Session, lanes: list[Lane], sharers: Counter[Lane]) -> bool:
-        """Give a worker its share of each lane; True when it may take more in another pass.
-
-        `sharers` counts who is still to be served from a lane in this pass, this worker included.
-        """
-        share = sum(-(-len(lane) // sharers[lane]) for lane in lanes if lane)
-        sharers.subtract(lanes)
-        if not share:
-            return False
-        jobs = self._ready.take(lanes, min(session.credit, share, ASSIGN_JOBS_MAX))
-        if not jobs:
-            return False
-        session.credit -= len(jobs)
-        task = asyncio.create_task(self._assign(session, jobs))
-        self._assigning.add(task)
-        task.add_done_callback(self._assigning.discard)
-        return session.credit > 0
+    def _assigned(self, task: asyncio.Task[None]) -> None:
+        self._assigning.discard(task)
+        if self._held_back and len(self._assigning) <= ASSIGNING_MAX // 2:
+            self._held_back = False
+            self.wake()
 
     # -- assigning -------------------------------------------------------------------------------
 

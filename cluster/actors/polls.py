@@ -144,7 +144,7 @@ class PollDesk:
             session = Session(worker_id, None, self._clock.monotonic_ms(), self._ttl_ms)
             self._desk.sessions[worker_id] = session
         if not isinstance(session.sink, PollSink):
-            session.sink = PollSink()
+            self._desk.connect(session, PollSink())
         session.polls = True
         session.draining = row.draining
         return session, session.sink

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cluster.actors.services import Sink
-from cluster.projections.ready import Lane, ReadyQueues
+
+if TYPE_CHECKING:
+    from cluster.actors.capacity import Pool
 
 
 class Session:
     """One registered worker, connected or not. Times are monotonic ms.
 
-    `sink` is None while it is not connected; `credit` is how many more jobs it may be sent."""
+    `sink` is None while it is not connected; `credit` is how many more jobs it may be sent. While
+    it can be given jobs it is in a pool, which keeps it in the order of its credit."""
 
     __slots__ = (
-        "_lanes",
-        "_lanes_version",
-        "credit",
+        "_credit",
         "draining",
         "gone_since_ms",
         "grace_ms",
         "polls",
+        "pool",
         "seen_ms",
         "sink",
         "worker_id",
@@ -27,29 +31,36 @@ class Session:
     def __init__(self, worker_id: int, sink: Sink | None, now_ms: int, grace_ms: int) -> None:
         self.worker_id = worker_id
         self.sink = sink
-        self.credit = 0
+        self._credit = 0
+        self.pool: Pool | None = None  # see `enter`
         self.draining = False
         self.seen_ms = now_ms
         self.gone_since_ms = now_ms if sink is None else 0
         self.grace_ms = grace_ms
         self.polls = False  # it grants credit for one poll at a time
-        self._lanes: list[Lane] = []
-        self._lanes_version = -1
 
-    def lanes(
-        self, ready: ReadyQueues, queues: tuple[str, ...], tasks: tuple[str, ...]
-    ) -> list[Lane]:
-        """The lanes this worker serves; looked up again only when a new lane appeared."""
-        if self._lanes_version != ready.version:
-            self._lanes = ready.lanes_of(queues, tasks)
-            self._lanes_version = ready.version
-        return self._lanes
+    @property
+    def credit(self) -> int:
+        return self._credit
+
+    @credit.setter
+    def credit(self, credit: int) -> None:
+        pool = self.pool
+        if pool is not None:
+            pool.drop(self, self._credit)
+            pool.put(self, credit)
+        self._credit = credit
+
+    def enter(self, pool: Pool | None) -> None:
+        """Be found by whoever looks for free capacity there, or nowhere."""
+        if self.pool is not None:
+            self.pool.drop(self, self._credit)
+        if pool is not None:
+            pool.put(self, self._credit)
+        self.pool = pool
 
     def refund(self, credit: int) -> None:
         """Jobs that were to be sent were not. A lost connection's credit is gone anyway, and a
         poll's may be: it must not lure jobs to a worker that does not wait for them."""
         if self.sink is not None and not self.polls:
             self.credit += credit
-
-    def forget_lanes(self) -> None:
-        self._lanes_version = -1

@@ -1,0 +1,205 @@
+"""Which workers can take jobs now, found without looking at those that cannot.
+
+Workers that offer the same queues and tasks form a pool: where there are a hundred thousand
+workers, there are few kinds of them. In a pool they stand by their credit, most of it first, and
+among equals whoever has waited longest. So nothing here costs more for workers that are busy, or
+for idle ones that have nothing to do with it; it does cost more with every other kind of workers.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
+from typing import NamedTuple
+
+from cluster.actors.session import Session
+from cluster.machine.model import WorkerSpec
+from cluster.machine.tables import Job
+from cluster.projections.ready import Lane, ReadyQueues
+
+LANES_KNOWN_MAX = 10_000  # names of queues and tasks are the users'
+
+Offer = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+class Pool:
+    """Workers of one kind. `size` of them can take something; `members` also have no credit."""
+
+    def __init__(self, queues: tuple[str, ...], tasks: tuple[str, ...]) -> None:
+        self.queues = queues
+        self.tasks = tasks
+        self.members = 0
+        self.size = 0
+        # A plain dict passes by all that left its front before it finds the first entry.
+        self._by_credit: dict[int, OrderedDict[Session, None]] = {}
+        self._credits: list[int] = []  # a heap of the keys, negated
+        self._names, self._any_queue = frozenset(tasks), "*" in queues
+        self._lanes: list[Lane] = []
+        self._lanes_version = -1
+
+    def put(self, session: Session, credit: int) -> None:
+        if credit <= 0:
+            return
+        equals = self._by_credit.get(credit)
+        if equals is None:
+            equals = self._by_credit[credit] = OrderedDict()
+            heappush(self._credits, -credit)
+        equals[session] = None
+        self.size += 1
+
+    def drop(self, session: Session, credit: int) -> None:
+        if credit > 0:
+            del self._by_credit[credit][session]
+            self.size -= 1
+
+    def first(self) -> Session | None:
+        """The worker that can take most."""
+        while self._credits:
+            credit = -self._credits[0]
+            equals = self._by_credit[credit]
+            if equals:
+                return next(iter(equals))
+            heappop(self._credits)
+            del self._by_credit[credit]
+        return None
+
+    def serves(self, queue: str, name: str) -> bool:
+        return name in self._names and (self._any_queue or queue in self.queues)
+
+    def lanes(self, ready: ReadyQueues) -> list[Lane]:
+        """The lanes that its workers serve; looked up again only when a new lane appeared."""
+        if self._lanes_version != ready.version:
+            self._lanes = ready.lanes_of(self.queues, self.tasks)
+            self._lanes_version = ready.version
+        return self._lanes
+
+
+class Capacity:
+    """All pools of this leader."""
+
+    def __init__(self) -> None:
+        self._pools: dict[Offer, Pool] = {}
+        self._serving: dict[tuple[str, str], list[Pool]] = {}
+
+    def admit(self, session: Session, spec: WorkerSpec) -> None:
+        """From now on this worker can be given what `spec` offers."""
+        offer = (spec.queues, spec.tasks)
+        pool = self._pools.get(offer)
+        if pool is None:
+            pool = self._pools[offer] = Pool(*offer)
+            self._serving.clear()
+        if session.pool is pool:
+            return
+        pool.members += 1
+        self.dismiss(session)
+        session.enter(pool)
+
+    def dismiss(self, session: Session) -> None:
+        """It is given nothing more."""
+        pool = session.pool
+        if pool is None:
+            return
+        session.enter(None)
+        pool.members -= 1
+        offer = (pool.queues, pool.tasks)
+        if not pool.members and self._pools.get(offer) is pool:
+            del self._pools[offer]
+            self._serving.clear()
+
+    def clear(self) -> None:
+        self._pools, self._serving = {}, {}
+
+    def pools(self) -> Iterator[Pool]:
+        """Those in which somebody can take something."""
+        return (pool for pool in self._pools.values() if pool.size)
+
+    def pick(self, queue: str, name: str) -> Session | None:
+        """The worker with most free capacity for such a job; None when nobody can take it now."""
+        best: Session | None = None
+        for pool in self._pools_serving((queue, name)):
+            first = pool.first()
+            if first is not None and (best is None or first.credit > best.credit):
+                best = first
+        return best
+
+    def _pools_serving(self, lane: tuple[str, str]) -> list[Pool]:
+        pools = self._serving.get(lane)
+        if pools is None:
+            if len(self._serving) >= LANES_KNOWN_MAX:
+                self._serving.clear()
+            pools = [pool for pool in self._pools.values() if pool.serves(*lane)]
+            self._serving[lane] = pools
+        return pools
+
+
+class Share(NamedTuple):
+    """Jobs that were taken out of the ready queues for a worker, out of its credit."""
+
+    session: Session
+    jobs: list[Job]
+
+
+class _Turn:
+    """One pass over all workers that can take something of what waits, each once at most."""
+
+    def __init__(self, capacity: Capacity, ready: ReadyQueues) -> None:
+        self._ready = ready
+        self._pools = [
+            (pool, lanes)
+            for pool in capacity.pools()
+            if (lanes := [lane for lane in pool.lanes(ready) if lane])
+        ]
+        self._sharers: dict[Lane, int] = {}  # how many are still to be served from a lane
+        for pool, lanes in self._pools:
+            for lane in lanes:
+                self._sharers[lane] = self._sharers.get(lane, 0) + pool.size
+        self._heads: list[tuple[int, int]] = []  # most credit first; the place breaks ties
+        self._served: list[tuple[Session, Pool]] = []
+
+    def shares(self, jobs_max: int, shares_max: int) -> list[Share]:
+        self._heads = [
+            (-first.credit, place)
+            for place, (pool, _) in enumerate(self._pools)
+            if (first := pool.first()) is not None
+        ]
+        heapify(self._heads)
+        shares: list[Share] = []
+        try:
+            while self._heads and len(shares) < shares_max:
+                _, place = heappop(self._heads)
+                share = self._serve(place, jobs_max)
+                if share is not None:
+                    shares.append(share)
+        finally:
+            for session, pool in self._served:
+                session.enter(pool)
+        return shares
+
+    def _serve(self, place: int, jobs_max: int) -> Share | None:
+        """The next worker of a pool gets its share, unless nothing waits for the pool any more."""
+        pool, lanes = self._pools[place]
+        session, sharers = pool.first(), self._sharers
+        share = sum(-(-len(lane) // sharers[lane]) for lane in lanes if lane)
+        if session is None or not share:
+            return None
+        for lane in lanes:
+            sharers[lane] -= 1
+        session.enter(None)
+        self._served.append((session, pool))
+        following = pool.first()
+        if following is not None:
+            heappush(self._heads, (-following.credit, place))
+        jobs = self._ready.take(lanes, min(session.credit, share, jobs_max))
+        if not jobs:
+            return None
+        session.credit -= len(jobs)
+        return Share(session, jobs)
+
+
+def share_out(
+    capacity: Capacity, ready: ReadyQueues, jobs_max: int, shares_max: int
+) -> list[Share]:
+    """One pass: whoever can take most is served first, with its share of each lane; a share has
+    `jobs_max` jobs at most. Nothing waits for anybody who can take it when no share comes back."""
+    return _Turn(capacity, ready).shares(jobs_max, shares_max)
