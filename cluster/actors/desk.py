@@ -61,12 +61,17 @@ class WorkerDesk:
         self._grace_ms = reconnect_grace_ms
         self._rng = rng or random.Random()
         self._wake: Callable[[], None] = lambda: None
+        self._watch: Callable[[Session], None] = lambda session: None
         raft.on_leadership(self._on_leadership)
         raft.on_effects(self._on_effects)
 
     def on_capacity(self, wake: Callable[[], None]) -> None:
         """`wake` is called when a worker may take more."""
         self._wake = wake
+
+    def on_watch(self, watch: Callable[[Session], None]) -> None:
+        """`watch` is called with a session that is new, or that may be silent for less long."""
+        self._watch = watch
 
     # -- registration ----------------------------------------------------------------------------
 
@@ -81,9 +86,7 @@ class WorkerDesk:
             old.sink.close_moved(self._raft.leader_http)
         # Without a sink until all is settled, so that nothing is sent before the answer.
         session = Session(worker_id, None, self._clock.monotonic_ms(), self._grace_ms)
-        if old is not None:
-            self.capacity.dismiss(old)
-        self.sessions[worker_id] = session
+        self.add(session)
         missing = self._missing(worker_id, running)
         if missing:
             await self.release(worker_id, [i for i, _ in missing], [a for _, a in missing])
@@ -155,6 +158,14 @@ class WorkerDesk:
         if session is not None:
             session.seen_ms = self._clock.monotonic_ms()
 
+    def add(self, session: Session) -> None:
+        """From now on this is the worker's session."""
+        old = self.sessions.get(session.worker_id)
+        if old is not None:
+            self.capacity.dismiss(old)
+        self.sessions[session.worker_id] = session
+        self._watch(session)
+
     def connect(self, session: Session, sink: Sink) -> None:
         """What is sent to this worker goes to `sink`."""
         session.sink = sink
@@ -168,6 +179,7 @@ class WorkerDesk:
             session.sink = None
             session.credit = 0
             session.gone_since_ms = self._clock.monotonic_ms()
+            self._watch(session)
 
     def is_connected(self, worker_id: int) -> bool:
         session = self.sessions.get(worker_id)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from cluster.actors.actor import Actor
@@ -15,6 +17,8 @@ from cluster.actors.desk import WorkerDesk
 from cluster.actors.proposer import Proposer
 from cluster.actors.services import AttemptError, NotLeader, OutcomeUnknown, Overloaded
 from cluster.actors.session import Session
+from cluster.actors.slices import Slices
+from cluster.actors.watch import Watch
 from cluster.clock import Clock
 from cluster.machine import lifecycle
 from cluster.machine.effects import Effects
@@ -26,12 +30,16 @@ log = logging.getLogger("quorate.detector")
 
 CHECK_S = 0.25
 STALL_MS = 1_000  # a round that is later than this: the loop stood still, the workers did not
+TOGETHER_MAX = 200  # workers whose loss is proposed at a time
+OVERDUE_MAX = 500  # attempts that are ended at a time
+NAMED_MAX = 20  # lost workers that a round names in the log, one line each
 
 
 class Detector(Actor):
-    """Mailbox: overdue attempts `(job_id, attempt)`, or None for a round over all sessions."""
+    """Mailbox: a wake-up. Whom to look at and what is overdue is kept here."""
 
     name = "detector"
+    mailbox_max = 1
 
     def __init__(
         self, raft: RaftState, proposer: Proposer, desk: WorkerDesk, clock: Clock, ttl_ms: int
@@ -44,41 +52,53 @@ class Detector(Actor):
         self._active = False
         self._timer: asyncio.TimerHandle | None = None
         self._round_ms = 0
-        self._ending: dict[tuple[int, int], int] = {}  # overdue attempt -> its worker
+        self._watch = Watch(0)
+        # Attempts to end, with the worker that had it when its end was proposed (0: not yet).
+        self._overdue: dict[tuple[int, int], int] = {}
         raft.on_effects(self._on_effects)
+        desk.on_watch(self._look_at)
 
     async def on_start(self) -> None:
-        self._active = True
         self._round_ms = self._clock.monotonic_ms()
-        self._ending.clear()
-        self._adopt_workers()
-        self._find_overdue()
+        self._watch = Watch(self._round_ms)
+        self._overdue.clear()
+        self._active = True
+        for session in self._desk.sessions.values():
+            session.look_slot = None
+            self._look_at(session)
         self._round()
+        await self._adopt_workers()
+        await self._find_overdue()
 
     async def on_stop(self) -> None:
         self._active = False
         if self._timer is not None:
             self._timer.cancel()
 
-    def _adopt_workers(self) -> None:
+    async def _adopt_workers(self) -> None:
         """Whoever is registered and has no session gets a TTL to show up: the workers of the last
         leader, and one whose connection broke between its registration's commit and its answer."""
-        sessions, workers = self._desk.sessions, self._raft.state.tables.workers
-        if len(sessions) >= len(workers):
+        workers = self._raft.state.tables.workers
+        if len(self._desk.sessions) >= len(workers):
             return
-        now_ms = self._clock.monotonic_ms()
-        for worker_id in workers:
-            if worker_id not in sessions:
-                sessions[worker_id] = Session(worker_id, None, now_ms, self._ttl_ms)
+        slices = Slices(self._clock)
+        for worker_id in list(workers):
+            if worker_id in workers and worker_id not in self._desk.sessions:
+                now_ms = self._clock.monotonic_ms()
+                self._desk.add(Session(worker_id, None, now_ms, self._ttl_ms))
+            await slices.step()
 
-    def _find_overdue(self) -> None:
+    async def _find_overdue(self) -> None:
         """A predecessor may have died between the timer and the consequence."""
-        tables = self._raft.state.tables
-        for worker in tables.workers.values():
-            for job_id in worker.running:
+        tables, slices = self._raft.state.tables, Slices(self._clock)
+        for worker_id in list(tables.workers):
+            worker = tables.workers.get(worker_id)
+            for job_id in worker.running if worker is not None else ():
                 job = tables.jobs[job_id]
                 if job.timer is None:
-                    self.tell((job_id, job.attempt))
+                    self._overdue[job_id, job.attempt] = 0
+            await slices.step()
+        self.tell("look")
 
     def _round(self) -> None:
         now_ms = self._clock.monotonic_ms()
@@ -86,7 +106,7 @@ class Detector(Actor):
         self._round_ms = now_ms
         if late_ms > STALL_MS:
             self._excuse(late_ms)
-        self.tell(None)
+        self.tell("look")
         self._timer = asyncio.get_running_loop().call_later(CHECK_S, self._round)
 
     def _excuse(self, late_ms: int) -> None:
@@ -96,34 +116,70 @@ class Detector(Actor):
             session.gone_since_ms += late_ms
 
     def _on_effects(self, effects: Effects, index: int) -> None:
-        for overdue in effects.jobs_overdue:
-            self._enqueue(overdue)
+        if effects.jobs_overdue:
+            self.end(effects.jobs_overdue)
 
-    def _enqueue(self, overdue: tuple[int, int]) -> None:
-        if self._active and not self.tell(overdue):
-            asyncio.get_running_loop().call_later(CHECK_S, self._enqueue, overdue)
+    def end(self, attempts: Iterable[tuple[int, int]]) -> None:
+        """Nobody answers for these any more, `(job id, attempt)`."""
+        if self._active:
+            for attempt in attempts:
+                self._overdue.setdefault(attempt, 0)
+            self.tell("look")
 
     async def receive(self, message: Any) -> None:
-        try:
-            if message is None:
-                await self._check_sessions()
-            else:
-                await self._end_overdue(*message)
-        except (NotLeader, OutcomeUnknown, Overloaded):
-            # Refused or lost does not mean deposed. The next leader looks by itself, and sessions
-            # are looked at again in the next round.
-            if message is not None:
-                asyncio.get_running_loop().call_later(CHECK_S, self._enqueue, message)
+        await self._check_sessions()
+        await self._end_overdue()
+
+    async def _booked(self, proposals: Iterable[Awaitable[object]]) -> bool:
+        """False when one was refused or got lost. That does not mean deposed: the next round looks
+        again, and so does the next leader."""
+        booked = True
+        for answer in await asyncio.gather(*proposals, return_exceptions=True):
+            if isinstance(answer, NotLeader | OutcomeUnknown | Overloaded):
+                booked = False
+            elif isinstance(answer, BaseException):
+                raise answer
+        return booked
+
+    # -- workers ---------------------------------------------------------------------------------
+
+    def _look_at(self, session: Session) -> None:
+        """When it would be lost."""
+        if self._active:
+            away = session.sink is None
+            due_ms = session.gone_since_ms if away else session.seen_ms
+            self._watch.look_at(session, due_ms + (session.grace_ms if away else self._ttl_ms))
 
     async def _check_sessions(self) -> None:
-        self._adopt_workers()
-        for session in list(self._desk.sessions.values()):
-            if self._desk.sessions.get(session.worker_id) is not session:
-                continue  # came back or left while another's loss was committed
-            reason = self._why_lost(session, self._clock.monotonic_ms())
-            if reason:
-                log.warning("worker w%d is lost: %s", session.worker_id, reason)
-                await self._desk.lose(session.worker_id, reason)
+        await self._adopt_workers()
+        now_ms = self._clock.monotonic_ms()
+        lost = []
+        for session in self._watch.due(now_ms):
+            if not self._is_current(session):
+                continue
+            if self._why_lost(session, now_ms):
+                lost.append(session)
+                self._watch.look_at(session, now_ms + STALL_MS)  # should its loss not be booked
+            else:
+                self._look_at(session)
+        if len(lost) > NAMED_MAX:
+            log.warning("%d workers are lost at once", len(lost))
+        for first in range(0, len(lost), TOGETHER_MAX):
+            await self._lose(lost[first : first + TOGETHER_MAX], len(lost) <= NAMED_MAX)
+
+    def _is_current(self, session: Session) -> bool:
+        return self._desk.sessions.get(session.worker_id) is session
+
+    async def _lose(self, sessions: Sequence[Session], is_told: bool) -> None:
+        """Those that have not come back or left while others' loss was committed."""
+        now_ms, losses = self._clock.monotonic_ms(), []
+        for session in sessions:
+            reason = self._why_lost(session, now_ms)
+            if reason and self._is_current(session):
+                if is_told:
+                    log.warning("worker w%d is lost: %s", session.worker_id, reason)
+                losses.append(self._desk.lose(session.worker_id, reason))
+        await self._booked(losses)
 
     def _why_lost(self, session: Session, now_ms: int) -> str:
         """Why this worker is taken for dead, or an empty string."""
@@ -133,16 +189,27 @@ class Detector(Actor):
         silent_ms = now_ms - session.seen_ms
         return f"no heartbeat for {silent_ms} ms" if silent_ms >= self._ttl_ms else ""
 
-    async def _end_overdue(self, job_id: int, attempt: int) -> None:
-        key = (job_id, attempt)
-        job = self._raft.state.tables.jobs.get(job_id)
-        if job is not None and job.state == lifecycle.RUNNING and job.attempt == attempt:
-            self._ending[key] = job.worker_id
-            await self._desk.fail(job.worker_id, [self._overdue_error(job)])
-        # Only now: a worker that registers while this commits still counts the attempt as its own.
-        session = self._desk.sessions.get(self._ending.pop(key, 0))
+    # -- attempts --------------------------------------------------------------------------------
+
+    async def _end_overdue(self) -> None:
+        while attempts := list(islice(self._overdue, OVERDUE_MAX)):
+            errors: dict[int, list[AttemptError]] = {}
+            for job_id, attempt in attempts:
+                job = self._raft.state.tables.jobs.get(job_id)
+                if job is not None and job.state == lifecycle.RUNNING and job.attempt == attempt:
+                    self._overdue[job_id, attempt] = job.worker_id
+                    errors.setdefault(job.worker_id, []).append(self._overdue_error(job))
+            ends = (self._desk.fail(worker_id, those) for worker_id, those in errors.items())
+            if not await self._booked(ends):
+                return
+            # Only now: a worker that registers while this commits still counts it as its own.
+            for ended in attempts:
+                self._cancel(self._overdue.pop(ended), ended)
+
+    def _cancel(self, worker_id: int, attempt: tuple[int, int]) -> None:
+        session = self._desk.sessions.get(worker_id)
         if session is not None and session.sink is not None:
-            session.sink.send_cancel([key])
+            session.sink.send_cancel([attempt])
 
     def _overdue_error(self, job: Job) -> AttemptError:
         now_ms = max(self._clock.now_ms(), self._raft.state.now_ms)

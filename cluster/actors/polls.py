@@ -142,7 +142,7 @@ class PollDesk:
         session = self._desk.sessions.get(worker_id)
         if session is None:
             session = Session(worker_id, None, self._clock.monotonic_ms(), self._ttl_ms)
-            self._desk.sessions[worker_id] = session
+            self._desk.add(session)
         if not isinstance(session.sink, PollSink):
             self._desk.connect(session, PollSink())
         session.polls = True

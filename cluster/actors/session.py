@@ -21,6 +21,7 @@ class Session:
         "draining",
         "gone_since_ms",
         "grace_ms",
+        "look_slot",
         "polls",
         "pool",
         "seen_ms",
@@ -37,6 +38,7 @@ class Session:
         self.seen_ms = now_ms
         self.gone_since_ms = now_ms if sink is None else 0
         self.grace_ms = grace_ms
+        self.look_slot: int | None = None  # see `Watch`
         self.polls = False  # it grants credit for one poll at a time
 
     @property

@@ -6,9 +6,11 @@ import asyncio
 
 from actor_rig import GRACE_MS, SPEC, TTL_MS, FakeSink, Rig, virtual
 
+from cluster.actors.detector import TOGETHER_MAX
+from cluster.actors.session import Session
 from cluster.actors.timekeeper import Timekeeper
 from cluster.machine import lifecycle
-from cluster.machine.commands import RegisterWorker
+from cluster.machine.commands import FailJobs, RegisterWorker, RemoveWorker, decode_batch
 from cluster.machine.model import JobSpec
 from cluster.machine.reducers.assignments import OVERDUE_GRACE_MS
 from cluster.machine.results import Registered
@@ -140,7 +142,7 @@ async def test_a_refused_end_of_an_overdue_attempt_is_tried_again() -> None:
     worker_id, sink = await rig.worker(1)
     job_id = await rig.submit(1, JobSpec("work", timeout_ms=1_000))
     await asyncio.sleep(0.1)
-    rig.detector.tell((job_id, 1))
+    rig.detector.end([(job_id, 1)])
     rig.log.refusing = True
     await asyncio.sleep(0.1)
     assert rig.raft.state.tables.jobs[job_id].failures == 0
@@ -159,7 +161,7 @@ async def test_a_worker_that_registers_while_its_attempt_is_ended_is_told_too() 
     await asyncio.sleep(0.1)
     rig.desk.disconnected(worker_id, sink)
     rig.log.held = True
-    rig.detector.tell((job_id, 1))
+    rig.detector.end([(job_id, 1)])
     await asyncio.sleep(0.01)
     new = FakeSink()
     _, drop = await rig.desk.register(SPEC, worker_id, [(job_id, 1)], new)
@@ -173,3 +175,63 @@ async def keep_alive(rig: Rig, worker_id: int, seconds: float) -> None:
     for _ in range(round(seconds * 10)):
         await asyncio.sleep(0.1)
         rig.desk.seen(worker_id)
+
+
+@virtual
+async def test_workers_that_fall_silent_together_are_lost_together() -> None:
+    rig = await leading()
+    workers = [(await rig.worker(1))[0] for _ in range(2 * TOGETHER_MAX + 5)]
+    await asyncio.sleep(TTL_MS / 1000 + SLACK_S)
+    before = len(rig.log.entries)
+    await asyncio.sleep(SLACK_S)
+    assert not any(is_registered(rig, worker_id) for worker_id in workers)
+    removals = [entry for entry in rig.log.entries if RemoveWorker in kinds(entry)]
+    assert 3 <= len(removals) <= 6
+    assert len(rig.log.entries) == before
+
+
+@virtual
+async def test_attempts_that_are_overdue_together_are_ended_together() -> None:
+    rig = await leading()
+    worker_id, _ = await rig.worker(1_000)
+    first = await rig.submit(700, JobSpec("work", timeout_ms=1_000))
+    await keep_alive(rig, worker_id, 1.0 + OVERDUE_GRACE_MS / 1000 + 2 * SLACK_S)
+    jobs = rig.raft.state.tables.jobs
+    assert {jobs[job_id].failures for job_id in range(first, first + 700)} == {1}
+    assert sum(FailJobs in kinds(entry) for entry in rig.log.entries) == 2
+
+
+@virtual
+async def test_a_loss_that_is_not_booked_is_tried_again() -> None:
+    rig = await leading()
+    worker_id, _ = await rig.worker(1)
+    rig.log.refusing = True
+    await asyncio.sleep(TTL_MS / 1000 + SLACK_S)
+    assert is_registered(rig, worker_id)
+    rig.log.refusing = False
+    await asyncio.sleep(1 + SLACK_S)
+    assert not is_registered(rig, worker_id)
+
+
+@virtual
+async def test_a_round_looks_only_at_those_whose_time_is_up() -> None:
+    rig = await leading()
+    looked_at = []
+    why_lost = rig.detector._why_lost
+
+    def note(session: Session, now_ms: int) -> str:
+        looked_at.append(session.worker_id)
+        return why_lost(session, now_ms)
+
+    rig.detector._why_lost = note  # type: ignore[method-assign]
+    workers = [(await rig.worker(1))[0] for _ in range(20)]
+    for _ in range(30):  # nine seconds: every worker's time is up three times
+        await asyncio.sleep(0.3)
+        for worker_id in workers:
+            rig.desk.seen(worker_id)
+    assert {looked_at.count(worker_id) for worker_id in workers} <= {3, 4, 5}
+    assert all(is_registered(rig, worker_id) for worker_id in workers)
+
+
+def kinds(entry: bytes) -> set[type]:
+    return {type(command) for command in decode_batch(entry).commands}
