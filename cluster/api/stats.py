@@ -17,15 +17,14 @@ def stats_of(services: Services) -> StatsAnswer:
     raft = services.raft
     state = raft.state
     queues = views.queues(state)
-    workers = views.workers(state)
     return StatsAnswer(
         queue_length=sum(queue.ready for queue in queues),
-        active_workers=sum(not worker.draining for worker in workers),
+        active_workers=views.active_workers(state),
         jobs_by_status=views.jobs_by_status(state),
         queues={q.name: QueueCounts(q.scheduled, q.ready, q.retrying, q.running) for q in queues},
         totals=views.totals(state),
-        slots_total=sum(worker.spec.slots for worker in workers),
-        slots_used=sum(len(worker.running) for worker in workers),
+        slots_total=views.slots(state),
+        slots_used=sum(queue.running for queue in queues),
         dead_letters=views.dead_count(state),
         leader=raft.leader_http,
         index=raft.applied_index,

@@ -19,6 +19,7 @@ from cluster.machine.timers import (
     TimerGroup,
 )
 from cluster.machine.unique import REQUEST, UNIQUE
+from cluster.machine.workforce import Workforce
 from cluster.timerwheel import Timer
 
 
@@ -105,6 +106,10 @@ def _check_counts(state: State) -> None:
 
 
 def _check_workers(state: State) -> None:
+    workforce = Workforce()
+    for worker in state.tables.workers.values():
+        workforce.add(worker.spec, worker.draining)
+    assert workforce == state.tables.workforce, "workers are not counted right"
     for worker in state.tables.workers.values():
         for job_id in worker.running:
             held = state.tables.jobs.get(job_id)

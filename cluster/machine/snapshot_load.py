@@ -213,8 +213,8 @@ class Loader:
 
     def _workers(self, entries: list[WorkerEntry]) -> None:
         for w in entries:
-            self._state.tables.workers[w.id] = WorkerRow(
-                w.id, w.spec, w.registered_ms, dict.fromkeys(w.running), w.draining
+            self._state.tables.add_worker(
+                WorkerRow(w.id, w.spec, w.registered_ms, dict.fromkeys(w.running), w.draining)
             )
 
     def _calendars(self, entries: list[CalendarEntry]) -> None:

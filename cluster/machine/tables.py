@@ -16,6 +16,7 @@ from sortedcontainers import SortedDict
 from cluster.machine import lifecycle
 from cluster.machine.commands import JobChanges
 from cluster.machine.model import Attempt, JobSpec, ScheduleEvent, WorkerSpec
+from cluster.machine.workforce import Workforce
 from cluster.plan import Plan
 from cluster.timerwheel import Timer
 
@@ -245,6 +246,7 @@ class Tables:
         self.specs: dict[JobSpec, SpecRow] = {}
         self.queues: dict[str, QueueRow] = {}
         self.workers: dict[int, WorkerRow] = {}
+        self.workforce = Workforce()  # sums over `workers`
         self.schedules: SortedDict = SortedDict()  # schedule id -> ScheduleRow
         self.requests: dict[str, KeyRecord] = {}
         self.uniques: dict[str, UniqueRecord] = {}
@@ -254,6 +256,19 @@ class Tables:
         self.calendars: SortedDict = SortedDict()  # name -> CalendarRow
         # What policy reads; replaced, never changed, as somebody may be walking with the old one.
         self.calendar_days: dict[str, frozenset[int]] = {}
+
+    def add_worker(self, row: WorkerRow) -> None:
+        self.workers[row.id] = row
+        self.workforce.add(row.spec, row.draining)
+
+    def change_worker(self, row: WorkerRow, spec: WorkerSpec, draining: bool) -> None:
+        self.workforce.remove(row.spec, row.draining)
+        row.spec, row.draining = spec, draining
+        self.workforce.add(spec, draining)
+
+    def drop_worker(self, row: WorkerRow) -> None:
+        del self.workers[row.id]
+        self.workforce.remove(row.spec, row.draining)
 
     def put_calendar(self, row: CalendarRow) -> None:
         self.calendars[row.name] = row

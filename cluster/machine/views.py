@@ -141,12 +141,7 @@ def _dead(dead: DeadJob) -> JobView:
 
 def _is_offered(state: State, spec: JobSpec) -> bool:
     """Whether some registered worker would be given such a job."""
-    return any(
-        spec.name in worker.spec.tasks
-        and (spec.queue in worker.spec.queues or "*" in worker.spec.queues)
-        for worker in state.tables.workers.values()
-        if not worker.draining
-    )
+    return state.tables.workforce.offers(spec.queue, spec.name)
 
 
 def job(state: State, job_id: int) -> JobView | None:
@@ -244,6 +239,16 @@ def workers(state: State) -> list[WorkerView]:
 
 def worker_count(state: State) -> int:
     return len(state.tables.workers)
+
+
+def active_workers(state: State) -> int:
+    """Those that do not drain."""
+    return state.tables.workforce.active
+
+
+def slots(state: State) -> int:
+    """Of all registered workers."""
+    return state.tables.workforce.slots
 
 
 def worker(state: State, worker_id: int) -> WorkerView | None:

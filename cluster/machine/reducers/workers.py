@@ -21,7 +21,7 @@ from cluster.machine.tables import Job, WorkerRow
 def register_worker(state: State, command: RegisterWorker, effects: Effects) -> Result:
     worker_id = state.next_worker_id
     state.next_worker_id += 1
-    state.tables.workers[worker_id] = WorkerRow(worker_id, command.spec, state.now_ms, {})
+    state.tables.add_worker(WorkerRow(worker_id, command.spec, state.now_ms, {}))
     effects.workers_changed.append(worker_id)
     return Registered(worker_id)
 
@@ -31,7 +31,8 @@ def update_worker(state: State, command: UpdateWorker, effects: Effects) -> Resu
     worker = state.tables.workers.get(command.worker_id)
     if worker is None:
         return Rejected.UNKNOWN_WORKER
-    worker.spec = command.spec  # and it goes on draining, if it was: nobody took that order back
+    # It goes on draining, if it was: nobody took that order back.
+    state.tables.change_worker(worker, command.spec, worker.draining)
     effects.workers_changed.append(worker.id)
     return Registered(worker.id)
 
@@ -41,16 +42,17 @@ def drain_worker(state: State, command: DrainWorker, effects: Effects) -> Result
     worker = state.tables.workers.get(command.worker_id)
     if worker is None:
         return Rejected.UNKNOWN_WORKER
-    worker.draining = True
+    state.tables.change_worker(worker, worker.spec, True)
     effects.workers_changed.append(worker.id)
     return DONE
 
 
 @reduces(RemoveWorker)
 def remove_worker(state: State, command: RemoveWorker, effects: Effects) -> Result:
-    worker = state.tables.workers.pop(command.worker_id, None)
+    worker = state.tables.workers.get(command.worker_id)
     if worker is None:
         return Rejected.UNKNOWN_WORKER
+    state.tables.drop_worker(worker)
     held = [state.tables.jobs[job_id] for job_id in sorted(worker.running)]
     for job in held:
         if command.lost:
