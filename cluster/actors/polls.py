@@ -143,8 +143,10 @@ class PollDesk:
         if session is None:
             session = Session(worker_id, None, self._clock.monotonic_ms(), self._ttl_ms)
             self._desk.add(session)
-        if not isinstance(session.sink, PollSink):
-            self._desk.connect(session, PollSink())
+        sink = session.sink
+        if not isinstance(sink, PollSink):
+            sink = PollSink()
+            self._desk.connect(session, sink)
         session.polls = True
         session.draining = row.draining
-        return session, session.sink
+        return session, sink
