@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -233,12 +233,15 @@ class Context:
         return bool(waiting)
 
 
-CURRENT: ContextVar[Context] = ContextVar("quorate_current")
+GetContext = Callable[[], Context]  # makes the Context when it is asked for the first time
+
+CURRENT: ContextVar[GetContext] = ContextVar("quorate_current")
 
 
 def current() -> Context:
     """The Context of the job that runs here, however deep. LookupError outside of a job."""
     try:
-        return CURRENT.get()
+        get_context = CURRENT.get()
     except LookupError:
         raise LookupError("no job is running here") from None
+    return get_context()

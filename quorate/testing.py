@@ -92,7 +92,8 @@ async def run_task(task: Task[R], payload: Any = None, context: Context | None =
     tools = Tools(1)
     executor = KINDS[task.kind](task, tools)
     raw = b"" if payload is None else payloads.encode(payload)
-    token = CURRENT.set(context or ContextStub(name=task.name))
+    stub = context or ContextStub(name=task.name)
+    token = CURRENT.set(lambda: stub)
     try:
         value = await executor.start(raw, CURRENT.get())
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from ..context import Context
+from ..context import GetContext
 from ..tasks import Task
 from .base import Executor, Tools
 
@@ -19,11 +19,12 @@ class AsyncFunction(Executor):
         self._bind = signature.bind
         self._context = signature.context
         self.non_retryable = task.non_retryable
+        self.waits = False
 
-    def start(self, payload: bytes, context: Context) -> Awaitable[Any]:
+    def start(self, payload: bytes, get_context: GetContext) -> Awaitable[Any]:
         """Decodes the payload and makes the coroutine."""
         arguments = self._bind(payload)
         if self._context is not None:
-            arguments[self._context] = context
+            arguments[self._context] = get_context()
         coroutine: Awaitable[Any] = self._function(**arguments)
         return coroutine

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..context import Context
+from ..context import GetContext
 from ..errors import PayloadInvalid
 
 if TYPE_CHECKING:
@@ -60,11 +60,15 @@ class Executor(ABC):
     # False when cancelling the coroutine cannot stop the work (threads): then a stop is a flag,
     # and the slot stays taken until the work returns.
     interruptible = True
+    # False until one of its jobs has been seen to wait: such jobs share an asyncio task.
+    waits = True
     non_retryable: tuple[type[BaseException], ...] = ()
 
     @abstractmethod
-    def start(self, payload: bytes, context: Context) -> Awaitable[Any]:
-        """An awaitable of the job's output; it may raise at once (PayloadInvalid)."""
+    def start(self, payload: bytes, get_context: GetContext) -> Awaitable[Any]:
+        """An awaitable of the job's output; it may raise at once (PayloadInvalid).
+
+        `get_context` gives the job's Context, which is made only for who asks."""
 
 
 def read_payload(payload: bytes, decode: msgspec.json.Decoder[Any], name: str) -> Any:

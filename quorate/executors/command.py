@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from ..context import LOG_BYTES_MAX, Context
+from ..context import LOG_BYTES_MAX, Context, GetContext
 from ..errors import NonRetryable
 from .base import Executor, Tools, read_payload
 from .process_group import ProcessGroup, signal_group
@@ -82,13 +82,13 @@ class Command(Executor):
         self._groups = tools.process_groups
         self._lives: set[asyncio.Task[dict[str, Any]]] = set()
 
-    async def start(self, payload: bytes, context: Context) -> dict[str, Any]:
+    async def start(self, payload: bytes, get_context: GetContext) -> dict[str, Any]:
         """Output: {"exit_code": 0, "stdout": tail, "stderr": tail}; CommandFailed otherwise."""
         asked: CommandPayload = read_payload(payload, _decoder, "command")
         stop = asyncio.Event()
         # The process lives in a task of its own that nobody cancels: a second cancellation while
         # the group is being ended must not leave it behind.
-        life = asyncio.get_running_loop().create_task(self._live(asked, context, stop))
+        life = asyncio.get_running_loop().create_task(self._live(asked, get_context(), stop))
         self._lives.add(life)
         life.add_done_callback(self._ended)
         try:

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from ..context import Context
+from ..context import GetContext
 from ..errors import NonRetryable
 from .base import Executor, Tools, read_payload
 
@@ -59,9 +59,10 @@ class Http(Executor):
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
 
-    async def start(self, payload: bytes, context: Context) -> dict[str, Any]:
+    async def start(self, payload: bytes, get_context: GetContext) -> dict[str, Any]:
         """Output: {"status": 200, "body": JSON value or text}."""
         asked: HttpPayload = read_payload(payload, _decoder, "http")
+        context = get_context()
         headers = {
             "Idempotency-Key": f"{context.job_id}-{context.attempt}",
             "X-Quorate-Job": context.job_id,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from ..context import Context
+from ..context import GetContext
 from .base import Executor, Tools, read_payload
 
 
@@ -32,7 +32,7 @@ class Simulate(Executor):
     def __init__(self, tools: Tools) -> None:
         self._random = random.Random()
 
-    async def start(self, payload: bytes, context: Context) -> dict[str, Any]:
+    async def start(self, payload: bytes, get_context: GetContext) -> dict[str, Any]:
         """Output: {"execution_time_ms": ...}."""
         asked = read_payload(payload, _decoder, "simulate") or SimulatePayload()
         if asked.execution_time_ms:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Any
 
-from ..context import Context
+from ..context import GetContext
 from ..tasks import Task
 from .base import Executor, Tools
 
@@ -29,10 +29,10 @@ class ThreadFunction(Executor):
         self._tools = tools
         self.non_retryable = task.non_retryable
 
-    def start(self, payload: bytes, context: Context) -> Awaitable[Any]:
+    def start(self, payload: bytes, get_context: GetContext) -> Awaitable[Any]:
         """Decodes the payload here and hands the call to a thread, with the job's contextvars."""
         arguments = self._bind(payload)
         if self._context is not None:
-            arguments[self._context] = context
+            arguments[self._context] = get_context()
         call = partial(contextvars.copy_context().run, self._function, **arguments)
         return asyncio.get_running_loop().run_in_executor(self._tools.threads(), call)

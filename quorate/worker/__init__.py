@@ -141,11 +141,9 @@ class Worker:
             await leave_task
         finally:
             kill_groups(tools.process_groups)
-            for run in runner.running.values():
-                if run.task is not None:
-                    parts.append(run.task)
             for part in parts:
                 part.cancel()
+            parts += runner.abort()
             await asyncio.wait(parts, timeout=1.0)
             await tools.close()
             undo_signals()

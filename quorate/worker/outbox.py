@@ -31,12 +31,9 @@ class Result(NamedTuple):
         return self.item[0], self.item[1]
 
 
-def _item_bytes(item: Item) -> int:
-    size = ITEM_OVERHEAD_BYTES
-    for value in item[2:]:
-        if isinstance(value, (str, bytes)):
-            size += len(value)
-    return size
+def _text_bytes(item: Item) -> int:
+    """What makes an item large: output, message, log."""
+    return sum(len(value) for value in item[2:] if isinstance(value, (str, bytes)))
 
 
 class Outbox:
@@ -46,7 +43,7 @@ class Outbox:
         self.wake = asyncio.Event()
         self.held: set[Key] = set()  # results not yet acknowledged
         self._queued: dict[str, list[Item]] = {"done": [], "failed": [], "released": []}
-        self._bytes = 0
+        self._text_bytes = 0
         self._credit = 0
         self._seq = 0
         self._unacked: dict[int, tuple[str, list[Item]]] = {}
@@ -59,14 +56,20 @@ class Outbox:
     # -- filling -------------------------------------------------------------------------------
 
     def done(self, key: Key, output: bytes | None, log: str | None) -> None:
-        """A job completed."""
-        self._add("done", (key[0], key[1], output, log), key)
+        """A job completed. Most give nothing back, so this looks no further than it must."""
+        self._queued["done"].append((*key, output, log))
+        self.held.add(key)
+        if output is not None:
+            self._text_bytes += len(output)
+        if log is not None:
+            self._text_bytes += len(log)
+        self.wake.set()
 
     def failed(
         self, key: Key, error_type: str, message: str, retryable: bool, log: str | None
     ) -> None:
         """An attempt failed."""
-        self._add("failed", (key[0], key[1], error_type, message, retryable, log), key)
+        self._add("failed", (*key, error_type, message, retryable, log), key)
 
     def released(self, key: Key) -> None:
         """An attempt is handed back unfinished."""
@@ -74,7 +77,7 @@ class Outbox:
 
     def _add(self, kind: str, item: Item, key: Key) -> None:
         self._queued[kind].append(item)
-        self._bytes += _item_bytes(item)
+        self._text_bytes += _text_bytes(item)
         self.held.add(key)
         self.wake.set()
 
@@ -117,7 +120,7 @@ class Outbox:
                 frames.append(encode((kind, self._seq, items, credit)))
                 credit = 0
             self._queued[kind] = []
-        self._bytes = 0
+        self._text_bytes = 0
         if credit:
             frames.append(encode(("credit", credit)))
         if self._report_timer is not None:
@@ -125,13 +128,13 @@ class Outbox:
         return frames
 
     def _chunks(self, items: list[Item]) -> Iterator[list[Item]]:
-        if self._bytes <= FRAME_BYTES_MAX:
+        if self._text_bytes + len(items) * ITEM_OVERHEAD_BYTES <= FRAME_BYTES_MAX:
             yield items
             return
         chunk: list[Item] = []
         size = 0
         for item in items:
-            item_bytes = _item_bytes(item)
+            item_bytes = _text_bytes(item) + ITEM_OVERHEAD_BYTES
             if chunk and size + item_bytes > FRAME_BYTES_MAX:
                 yield chunk
                 chunk, size = [], 0
@@ -182,7 +185,7 @@ class Outbox:
             kind: [item for item in items if (item[0], item[1]) not in gone]
             for kind, items in queued.items()
         }
-        self._bytes = sum(_item_bytes(item) for items in self._queued.values() for item in items)
+        self._text_bytes = sum(_text_bytes(i) for items in self._queued.values() for i in items)
         self.held = {(item[0], item[1]) for items in self._queued.values() for item in items}
         self._credit = credit
         self.wake.set()
@@ -195,7 +198,7 @@ class Outbox:
         self.wake.clear()
         taken = [Result(kind, item) for kind, items in self._queued.items() for item in items]
         self._queued = {kind: [] for kind in self._queued}
-        self._bytes = self._credit = 0
+        self._text_bytes = self._credit = 0
         progress, self._progress = self._progress, {}
         self._log, self._log_chars = [], 0  # the twin has no live log
         if self._report_timer is not None:

@@ -1,8 +1,10 @@
 """Runs assignments in slots and turns every end of a job into exactly one result.
 
-Each job gets a task of its own: an eager first step without one would hand `asyncio.timeout`,
-task groups and aiohttp the wrong current task. Timeouts are one sweep over what runs, not a timer
-per job. Knows no network.
+Jobs are run by asyncio tasks, so that `asyncio.timeout`, task groups and aiohttp find the current
+task they need. A function that is known to wait gets a task for each of its jobs. One that has
+never waited is not worth that: its jobs share a task, one after the other, until one waits after
+all or leaves something behind. Timeouts are one sweep over what runs, not a timer per job. Knows no
+network.
 """
 
 from __future__ import annotations
@@ -11,7 +13,10 @@ import asyncio
 import logging
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import Context as Variables
+from contextvars import copy_context
 
 from .. import payloads
 from ..context import CURRENT, Context
@@ -19,9 +24,11 @@ from ..errors import NonRetryable, PayloadInvalid
 from ..executors import Executor
 from .frames import Assignment, Key
 from .outbox import Outbox
+from .running import Running
 
 logger = logging.getLogger("quorate.worker")
 
+SLICE_SECONDS = 0.005  # of jobs that do not wait; then results and heartbeats get their turn
 SWEEP_SECONDS = 0.05  # precision of timeouts
 COOPERATIVE_SECONDS = 2.0  # for a job that waits for its cancellation to end by itself
 STUBBORN_SECONDS = 5.0  # after this long a stop that is not obeyed is reported anyway
@@ -33,35 +40,6 @@ TRACEBACK_FRAMES = 6
 # Why a job was told to stop; each has its own end.
 CANCELLED, TIMEOUT, RELEASED, STALE = "cancelled", "timeout", "released", "stale"
 STOPPED = "stopped"  # another run waits until this one has really ended: nothing is said before
-
-
-class Running:
-    """One attempt in its slot."""
-
-    __slots__ = (
-        "context",
-        "executor",
-        "interrupted",
-        "key",
-        "settled",
-        "started",
-        "stop_reason",
-        "stop_since",
-        "task",
-        "timeout_ms",
-    )
-
-    def __init__(self, key: Key, context: Context, executor: Executor, timeout_ms: int) -> None:
-        self.key = key
-        self.context = context
-        self.executor = executor
-        self.timeout_ms = timeout_ms
-        self.stop_reason: str | None = None
-        self.stop_since = 0.0
-        self.started = False
-        self.interrupted = False
-        self.settled = False  # its result was given already, though it still takes the slot
-        self.task: asyncio.Task[None] | None = None
 
 
 class Runner:
@@ -78,6 +56,9 @@ class Runner:
         self._outbox = outbox
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
+        self._variables = copy_context()  # what every job finds, whatever others have set
+        self._queue: deque[Running] = deque()
+        self._spare: asyncio.Task[None] | None = None  # takes from the queue when its turn comes
         self._sweep_due = 0.0
         self._sweeper: asyncio.TimerHandle | None = None
         self._changed: asyncio.Event | None = None
@@ -91,30 +72,25 @@ class Runner:
 
     def start(self, jobs: Sequence[Assignment]) -> None:
         """Starts every job; one that is here already is ignored and its credit returned."""
-        now, create_task, running = self._loop.time(), self._loop.create_task, self.running
+        now, running, held = self._loop.time(), self.running, self._outbox.held
         for job in jobs:
             key = (job.job_id, job.attempt)
-            if key in running or key in self._outbox.held:
+            if key in running or key in held:
                 self._outbox.credit(1)
                 continue
             executor = self._executors.get(job.name)
             if executor is None:
                 self._refuse_unknown(key, job.name)
                 continue
-            context = Context(
-                job.job_id,
-                job.attempt,
-                job.name,
-                queue=job.queue,
-                failures=job.failures,
-                max_retries=job.max_retries,
-                # On the loop's clock; the wall clock's deadline is in it already.
-                stop_at=now + job.timeout_ms / 1000 if job.timeout_ms else 0.0,
-                port=self,
-            )
-            run = Running(key, context, executor, job.timeout_ms)
-            running[key] = run
-            run.task = create_task(self._run(run, job.payload or b""))
+            # On the loop's clock; the wall clock's deadline is in the timeout already.
+            stop_at = now + job.timeout_ms / 1000 if job.timeout_ms else 0.0
+            run = running[key] = Running(key, job, executor, self, stop_at)
+            if executor.waits:
+                self._run_alone(run)
+            else:
+                self._queue.append(run)
+        if self._queue and self._spare is None:
+            self._spare = self._new_spare()
         if self._sweeper is None and running:
             self._sweep_due = now + SWEEP_SECONDS
             self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
@@ -123,30 +99,71 @@ class Runner:
         known = ", ".join(sorted(self._executors))
         message = f"unknown task {name!r}; this worker knows: {known}"
         self._outbox.failed(key, "unknown_task", message[:MESSAGE_CHARS_MAX], False, None)
-        self._credit()
+        if self.accepting:
+            self._outbox.credit(1)
 
     # -- running -------------------------------------------------------------------------------
 
-    async def _run(self, run: Running, payload: bytes) -> None:
+    def _run_alone(self, run: Running) -> None:
+        variables, get_context = self._variables.copy(), run.context
+        variables.run(CURRENT.set, get_context)
+        run.task = self._loop.create_task(self._run(run, get_context), context=variables)
+
+    def _new_spare(self) -> asyncio.Task[None]:
+        variables = self._variables.copy()
+        return self._loop.create_task(self._run_queued(variables), context=variables)
+
+    async def _run_queued(self, variables: Variables) -> None:
+        """Runs queued jobs until one of them has waited, or has left something behind.
+
+        While anything is queued a spare task is scheduled, so this one may end at any time."""
+        self._spare = None
+        task, queue = asyncio.current_task(self._loop), self._queue
+        assert task is not None
+        slice_end = self._loop.time() + SLICE_SECONDS
+        while queue:
+            run = queue.popleft()
+            if run.executor.waits:
+                self._run_alone(run)
+                continue
+            if queue and self._spare is None:
+                self._spare = self._new_spare()
+            spare = self._spare
+            run.task = task
+            get_context = run.context
+            CURRENT.set(get_context)
+            before = variables.copy()
+            await self._run(run, get_context)
+            if spare is None:
+                return  # it was the last one, and may have waited
+            if spare is not self._spare:
+                run.executor.waits = True
+                return
+            if self._loop.time() > slice_end or not _as_before(task, variables, before):
+                return
+
+    async def _run(self, run: Running, get_context: Callable[[], Context]) -> None:
         run.started = True
-        CURRENT.set(run.context)
         output: bytes | None = None
         error: BaseException | None = None
         try:
             if run.stop_reason is not None:  # told to stop before the first step
                 raise asyncio.CancelledError
-            value = await run.executor.start(payload, run.context)
+            value = await run.executor.start(run.job.payload or b"", get_context)
             if value is not None:
                 output = _encoded(value)
         except GeneratorExit:
             raise
         except BaseException as caught:  # sys.exit() in a task must not end the worker
             error = caught
-        if not run.settled:
+        if error is None and run.stop_reason is None:
+            self._outbox.done(run.key, output, run.log_text())
+        elif not run.settled:
             self._settle(run, output, error)
         del self.running[run.key]
         self.finished_count += 1
-        self._credit()
+        if self.accepting:
+            self._outbox.credit(1)
         if self._changed is not None:
             self._changed.set()
 
@@ -159,10 +176,10 @@ class Runner:
         if reason == TIMEOUT:
             self._fail_timeout(run)
         elif error is None:
-            self._outbox.done(run.key, output, run.context.log_text())
+            self._outbox.done(run.key, output, run.log_text())
         elif reason == STOPPED and isinstance(error, asyncio.CancelledError):
             message = "stopped, as the cluster asked"
-            self._outbox.failed(run.key, "cancelled", message, False, run.context.log_text())
+            self._outbox.failed(run.key, "cancelled", message, False, run.log_text())
         elif reason == RELEASED and isinstance(error, asyncio.CancelledError):
             self._outbox.released(run.key)
         else:
@@ -175,23 +192,19 @@ class Runner:
             error_type = "cancelled"  # by itself: nobody asked this job to stop
         # Of the built-in tasks the message says it all; where they raise it helps nobody.
         if not isinstance(error, PayloadInvalid) and not _is_built_in(error):
-            run.context.keep_log(_short_traceback(error))
+            run.context().keep_log(_short_traceback(error))
         message = _text(error) or error_type
         self._outbox.failed(
             run.key,
             error_type,
             message[:MESSAGE_CHARS_MAX],
             retryable,
-            run.context.log_text(),
+            run.log_text(),
         )
 
     def _fail_timeout(self, run: Running) -> None:
-        message = f"ran longer than its timeout of {run.timeout_ms / 1000:g} s"
-        self._outbox.failed(run.key, "timeout", message, True, run.context.log_text())
-
-    def _credit(self) -> None:
-        if self.accepting:
-            self._outbox.credit(1)
+        message = f"ran longer than its timeout of {run.job.timeout_ms / 1000:g} s"
+        self._outbox.failed(run.key, "timeout", message, True, run.log_text())
 
     # -- stopping ------------------------------------------------------------------------------
 
@@ -226,7 +239,7 @@ class Runner:
             return
         run.stop_reason = reason
         run.stop_since = self._loop.time()
-        cooperative = run.context.request_stop()
+        cooperative = run.context().request_stop()
         if not run.executor.interruptible:
             if not run.settled and reason != STOPPED:
                 self._abandon(run)
@@ -256,8 +269,7 @@ class Runner:
         self._warn_if_blocked(now)
         for run in list(self.running.values()):
             if run.stop_reason is None:
-                stop_at = run.context.stop_at
-                if stop_at and now >= stop_at:
+                if run.stop_at and now >= run.stop_at:
                     self._stop(run, TIMEOUT)
             elif now - run.stop_since >= STUBBORN_SECONDS:
                 self._insist(run, now)
@@ -273,14 +285,14 @@ class Runner:
                 "the event loop was blocked for %.1f s by one of: %s. Blocking code belongs in a "
                 "plain function (def), which runs in a thread",
                 late,
-                ", ".join(sorted({run.context.name for run in self.running.values()})),
+                ", ".join(sorted({run.job.name for run in self.running.values()})),
             )
         self._sweep_due = now + SWEEP_SECONDS
 
     def _insist(self, run: Running, now: float) -> None:
         run.stop_since = now
         if not run.settled:
-            logger.warning("job %s (%s) does not stop", run.context.job_id, run.context.name)
+            logger.warning("job %s (%s) does not stop", run.job.job_id, run.job.name)
             if run.stop_reason != STOPPED:
                 self._abandon(run)
         if run.executor.interruptible and run.task is not None:
@@ -292,6 +304,16 @@ class Runner:
         """No more credit from now on; running jobs can see that the worker wants to stop."""
         self.accepting = False
         self.shutdown_requested = True
+
+    def abort(self) -> list[asyncio.Task[None]]:
+        """Cancels everything without any result; the tasks that have to end."""
+        self._queue.clear()
+        tasks = [run.task for run in self.running.values() if run.task is not None]
+        if self._spare is not None:
+            tasks.append(self._spare)
+        for task in tasks:
+            task.cancel()
+        return tasks
 
     async def wait_idle(self) -> None:
         """Returns once nothing runs."""
@@ -323,6 +345,17 @@ class Runner:
             call()
         elif not self._loop.is_closed():
             self._loop.call_soon_threadsafe(call)
+
+
+def _as_before(task: asyncio.Task[None], variables: Variables, before: Variables) -> bool:
+    """Whether the next job finds the task as this one did: not about to be cancelled, and with
+    the same context variables."""
+    if task.cancelling():
+        return False
+    try:
+        return variables == before
+    except Exception:  # values of the user's that cannot be compared have been set
+        return False
 
 
 def _encoded(value: object) -> bytes:

@@ -32,7 +32,8 @@ async def tools() -> AsyncIterator[Tools]:
 
 def started(tools: Tools, name: str, payload: Any, context: ContextStub | None = None) -> Any:
     executor = BUILT_IN[name](tools)
-    return executor.start(msgspec.json.encode(payload), context or ContextStub("7", attempt=2))
+    made = context or ContextStub("7", attempt=2)
+    return executor.start(msgspec.json.encode(payload), lambda: made)
 
 
 def group_exists(group: int) -> bool:

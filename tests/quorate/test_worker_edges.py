@@ -194,7 +194,7 @@ async def test_a_worker_whose_wall_clock_is_wrong_gives_a_job_its_time(
     monkeypatch.setattr(time, "time", lambda: deadline_ms / 1000 + 3_600)
     runner = Runner(executors_for(app.tasks.values(), Tools(4)), Outbox(), 4)
     runner.start([Assignment(1, 1, "work", timeout_ms=5_000, deadline_ms=deadline_ms)])
-    left = runner.running[(1, 1)].context.stop_at - asyncio.get_running_loop().time()
+    left = runner.running[(1, 1)].stop_at - asyncio.get_running_loop().time()
     gate.set()
     await runner.wait_idle()
     assert 4 < left <= 5
