@@ -20,6 +20,7 @@ ROWS = {
     "P1": "p1_submit",
     "P2": "p2_end_to_end",
     "P3": "p3_single",
+    "P3S": "p3s_sdk",
     "P4": "p4_latency",
     "P5": "p5_due",
     "P6": "p6_failover",

@@ -93,6 +93,36 @@ async def test_a_lost_answer_is_asked_again_and_submits_once(
     assert batch_sizes(fake) == [1, 1]
 
 
+async def test_a_shared_request_whose_answer_is_lost_submits_each_job_once(
+    fake: FakeCluster, app: Scheduler
+) -> None:
+    fake.lose_answers = 1
+    names = ["simulate", "simulate", "refused", "simulate"]
+    results = await asyncio.gather(
+        *(app.submit(name, {"n": n}) for n, name in enumerate(names)), return_exceptions=True
+    )
+    assert batch_sizes(fake) == [4, 4]
+    assert len(fake.jobs) == 3
+    assert isinstance(results.pop(2), ValidationError)
+    payloads = [fake.jobs[int(each.id)]["payload"] for each in results]  # type: ignore[union-attr]
+    assert payloads == [{"n": 0}, {"n": 1}, {"n": 3}]
+
+
+async def test_a_caller_that_gives_up_takes_only_its_own_job_along(
+    fake: FakeCluster, app: Scheduler
+) -> None:
+    first = asyncio.ensure_future(app.submit("simulate"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # the first request is under way
+    others = [asyncio.ensure_future(app.submit("simulate", {"n": n})) for n in range(3)]
+    await asyncio.sleep(0)
+    others[1].cancel()
+    results = await asyncio.gather(first, *others, return_exceptions=True)
+    assert isinstance(results[2], asyncio.CancelledError)
+    assert batch_sizes(fake) == [1, 2]
+    assert [job["payload"] for job in fake.jobs.values()][1:] == [{"n": 0}, {"n": 2}]
+
+
 @pytest.mark.parametrize("code", ["no_quorum", "outcome_unknown", "not_leader", "overloaded"])
 async def test_a_cluster_without_a_leader_is_waited_for(
     code: str, fake: FakeCluster, app: Scheduler
