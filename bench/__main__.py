@@ -67,12 +67,12 @@ def _measure(row: str, scale: Scale) -> list[Result]:
 def _record(results: list[Result], scale: Scale) -> None:
     with RESULTS.open("a", encoding="utf-8") as file:
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
-        file.write(f"\n## {now} UTC, commit {_commit()}, scale {scale.name}\n\n{_machine()}\n\n")
+        file.write(f"\n## {now} UTC, commit {commit()}, scale {scale.name}\n\n{machine()}\n\n")
         file.write("| row | what | measured | target | outcome |\n|---|---|---|---|---|\n")
         file.writelines(result.line() + "\n" for result in results)
 
 
-def _commit() -> str:
+def commit() -> str:
     try:
         command = ["git", "describe", "--always", "--dirty"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -80,7 +80,7 @@ def _commit() -> str:
         return "unknown"
 
 
-def _machine() -> str:
+def machine() -> str:
     model = platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
