@@ -144,7 +144,7 @@ class RaftState:
                 put()
             for listener in self._restored:
                 listener(state)
-            return lambda: _empty(old)
+            return old.tables.jobs.clear_slowly
 
         return adopt
 
@@ -328,10 +328,3 @@ class RaftState:
             "digest": f"{self.state.digest:08x}",
             "members": members,
         }
-
-
-def _empty(state: State) -> None:
-    """Piece by piece: a million jobs freed at once would hold up every thread."""
-    jobs = state.tables.jobs
-    while jobs:
-        jobs.popitem()

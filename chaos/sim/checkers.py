@@ -10,7 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
 from cluster.machine import invariants, lifecycle
-from cluster.machine.effects import Effects
+from cluster.machine.effects import Effects, ready_rows
 from cluster.machine.tables import Job
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Submissions:
 
     def on_entry(self, node: SimNode, effects: Effects, index: int) -> None:
         # In the order of a life: a job that is revived in the entry of its death is seen below.
-        for job in effects.jobs_ready:
+        for job in ready_rows(effects):
             self._see(job)
             if not lifecycle.is_finished(job.state):
                 self._require_mortal(job, self._ended.pop(job.id, ""))

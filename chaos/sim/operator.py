@@ -23,7 +23,7 @@ from cluster.machine.commands import (
     StartBackfill,
     TriggerSchedule,
 )
-from cluster.machine.effects import Effects
+from cluster.machine.effects import Effects, ready_rows
 from cluster.machine.model import OVERLAPS, JobSpec
 from cluster.machine.results import BackfillStarted, Done, Rejected, Result, Scheduled
 from cluster.machine.tables import ScheduleRow
@@ -130,7 +130,7 @@ class Reaper(SimClient):
 
     def feed(self, effects: Effects) -> None:
         """Each job once: a killed one does not come back here."""
-        for job in effects.jobs_ready:
+        for job in ready_rows(effects):
             life_s = self.world.rng.choice((0.1, 1.0, 30.0, 200.0))
             self.world.loop.call_later(life_s, self._doom, job.id)
 

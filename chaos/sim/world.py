@@ -41,6 +41,7 @@ from chaos.sim.operator import Operator, Reaper
 from chaos.sim.timetable import CALENDAR, LEAD_MS, Scene, few
 from chaos.sim.worker import SimWorker
 from cluster.actors.services import Assignment, NotLeader, OutcomeUnknown, Overloaded
+from cluster.machine import blocks
 from cluster.machine.apply import Strictness
 from cluster.machine.effects import Effects
 from cluster.machine.model import WorkerSpec
@@ -359,8 +360,9 @@ def run_seed(
     loop = VirtualLoop()
     world = World(loop, seed, nodes, echo, stage)
     handler = _LoudLog(world)
-    before = Strictness.raise_bugs, product.propagate, product.level
+    before = Strictness.raise_bugs, product.propagate, product.level, blocks.BLOCK_JOBS_MIN
     Strictness.raise_bugs, product.propagate = True, False
+    blocks.BLOCK_JOBS_MIN = 2  # submissions are small here
     product.setLevel(logging.DEBUG if echo else logging.ERROR)
     product.addHandler(handler)
     loop.set_task_factory(_owned_task)
@@ -375,6 +377,7 @@ def run_seed(
         product.removeHandler(handler)
         Strictness.raise_bugs, product.propagate = before[:2]
         product.setLevel(before[2])
+        blocks.BLOCK_JOBS_MIN = before[3]
         report = world.report()
         _close(loop)
     return report

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from cluster.machine.effects import Effects
 from cluster.machine.state import State
+from cluster.machine.tables import Job
 from cluster.raft_state import RaftState
 
 LOG_CHARS_MAX = 16_384  # per attempt
@@ -64,9 +65,10 @@ class LiveBoard:
             self._progress.pop(finished.job.id, None)
             self._forget_log(finished.job.id)
         for job in effects.jobs_ready:
-            # The attempt is over; its log came with the failure, if there was one.
-            self._progress.pop(job.id, None)
-            self._forget_log(job.id)
+            if isinstance(job, Job):  # nobody in a block ever ran
+                # The attempt is over; its log came with the failure, if there was one.
+                self._progress.pop(job.id, None)
+                self._forget_log(job.id)
 
     def _on_restored(self, state: State) -> None:
         """A snapshot tells of no effects, and this node does not lead: nobody reads this here."""

@@ -6,10 +6,12 @@ actors act on them and every node feeds its projections; whoever misses one can 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from msgspec import Struct
 
 from cluster.machine.model import ScheduleEvent
-from cluster.machine.tables import Job
+from cluster.machine.tables import Block, Job
 
 
 class Finished(Struct, frozen=True, gc=False):
@@ -26,7 +28,7 @@ class Finished(Struct, frozen=True, gc=False):
 class Effects(Struct, gc=False):
     """What happened, in the order it happened within each column."""
 
-    jobs_ready: list[Job]  # may be assigned from now on
+    jobs_ready: list[Job | Block]  # may be assigned from now on
     jobs_withdrawn: list[Job]  # left the ready queue without running (cancelled, expired)
     jobs_assigned: list[tuple[int, list[Job]]]  # (worker id, rows)
     jobs_finished: list[Finished]
@@ -40,6 +42,15 @@ class Effects(Struct, gc=False):
     schedule_events: list[tuple[str, ScheduleEvent]]
     schedule_lags_ms: list[int]  # from fire time to launch, of those on time
     calendars_changed: list[str]  # put or deleted
+
+
+def ready_rows(effects: Effects) -> Iterator[Job]:
+    """One by one what is ready; of blocks, the jobs that are still in them. To be read at once."""
+    for entry in effects.jobs_ready:
+        if isinstance(entry, Job):
+            yield entry
+        else:
+            yield from map(entry.look, entry.ids())
 
 
 def new_effects() -> Effects:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain
 
 from cluster.machine import lifecycle
+from cluster.machine.blocks import PACK_FACTOR
 from cluster.machine.invariants_schedules import check_schedules
 from cluster.machine.state import State
 from cluster.machine.tables import Job, JobExtra
 from cluster.machine.timers import (
     BACKFILL,
+    BLOCK_DUE,
     DEADLINE,
     DUE,
     EXPIRE,
@@ -22,16 +25,20 @@ from cluster.machine.unique import REQUEST, UNIQUE
 from cluster.machine.workforce import Workforce
 from cluster.timerwheel import Timer
 
+PENDING = (lifecycle.SCHEDULED, lifecycle.READY)
+
 
 def check(state: State) -> None:
     """Raise AssertionError, naming the row, if the state contradicts itself."""
-    for job_id, job in state.tables.jobs.items():
+    jobs = state.tables.jobs
+    for job_id, job in chain(jobs.rows.items(), jobs.apart.items()):
         assert job.id == job_id < state.next_job_id, f"job {job_id}: wrong id"
         assert not lifecycle.is_finished(job.state), f"job {job_id}: finished but live"
         _check_job(state, job)
         if job.extra is not None:
             _check_extra(state, job, job.extra)
     _check_order(state)
+    _check_blocks(state)
     _check_counts(state)
     _check_workers(state)
     _check_dead(state)
@@ -80,11 +87,32 @@ def _check_extra(state: State, job: Job, extra: JobExtra) -> None:
 
 
 def _check_order(state: State) -> None:
-    tables = state.tables
-    in_place = [job_id for job_id in tables.jobs if job_id not in tables.returned]
-    assert in_place == sorted(in_place), "jobs stand out of order and are not known to"
-    for job_id in tables.returned:
-        assert job_id in tables.jobs, f"job {job_id}: returned and gone"
+    jobs = state.tables.jobs
+    assert list(jobs.rows) == sorted(jobs.rows), "jobs stand out of order and are not known to"
+    assert len(set(jobs)) == len(jobs), "a job is there twice"
+
+
+def _check_blocks(state: State) -> None:
+    jobs, end = state.tables.jobs, 0
+    for block_id, block in jobs.blocks.items():
+        name = f"block {block_id}"
+        assert end <= block.id == block_id < block.end <= state.next_job_id, f"{name}: wrong ids"
+        end = block.end
+        assert block.live == len(list(block.ids())) > 0, f"{name}: counts {block.live}"
+        assert block.live > block.packed // PACK_FACTOR, f"{name}: holds many that are gone"
+        assert block.ends[0] == 0 and block.ends[-1] == len(block.payloads), f"{name}: payloads"
+        if block.state == lifecycle.SCHEDULED:
+            assert block.timer is not None, f"{name}: waits without a timer"
+            assert block.timer.due_ms == block.run_at_ms > state.now_ms, f"{name}: due, not fired"
+        else:
+            assert block.state == lifecycle.READY, f"{name}: in state {block.state}"
+            assert block.timer is None, f"{name}: ready with a timer"
+            assert block.run_at_ms <= state.now_ms, f"{name}: ready before it is due"
+        if block.extra is not None:
+            _check_extra(state, block.look(next(block.ids())), block.extra)
+        for row in (block.shown or {}).values():
+            assert block.holds(row.id) and row.state in PENDING, f"{name}: shows a stranger"
+    assert jobs.in_blocks == sum(block.live for block in jobs.blocks.values()), "jobs in blocks"
 
 
 def _check_counts(state: State) -> None:
@@ -146,12 +174,17 @@ def _check_timers(state: State) -> None:
     wanted: Counter[Timer] = Counter()
     kinds: dict[Timer, int] = {}
 
-    def want(timer: Timer | None, kind: int) -> None:
+    def want(timer: Timer | None, kind: int, jobs: int = 1) -> None:
         if timer is not None:
-            wanted[timer] += 1
+            wanted[timer] += jobs
             assert kinds.setdefault(timer, kind) == kind, "one timer for two purposes"
 
-    for job in state.tables.jobs.values():
+    for block in state.tables.jobs.blocks.values():
+        want(block.timer, BLOCK_DUE)
+        if block.extra is not None:
+            want(block.extra.expire_timer, EXPIRE, block.live)
+            want(block.extra.deadline_timer, DEADLINE, block.live)
+    for job in state.tables.jobs.all_rows():
         want(job.timer, OVERDUE if job.state == lifecycle.RUNNING else DUE)
         if job.extra is not None:
             want(job.extra.expire_timer, EXPIRE)

@@ -31,7 +31,8 @@ def _check_runs(state: State) -> None:
     for job in state.tables.jobs.values():
         if job.extra is not None and job.extra.schedule_id:
             alive.setdefault(job.extra.schedule_id, []).append(job.id)
-    runs = {schedule_id: list(ids) for schedule_id, ids in state.tables.runs.items()}
+    alive = {schedule_id: sorted(ids) for schedule_id, ids in alive.items()}
+    runs = {schedule_id: sorted(ids) for schedule_id, ids in state.tables.runs.items()}
     assert runs == alive, "live runs are not what the jobs say"
 
 

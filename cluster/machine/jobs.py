@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
-from cluster.machine import lifecycle
+from cluster.machine import blocks, lifecycle
 from cluster.machine.commands import JobChanges, JobGroup
 from cluster.machine.effects import Effects, Finished
 from cluster.machine.model import JobSpec
 from cluster.machine.state import State
-from cluster.machine.tables import Job, JobExtra
-from cluster.machine.timers import DEADLINE, DUE, EXPIRE
+from cluster.machine.tables import Block, Job, JobExtra, SpecRow
+from cluster.machine.timers import BLOCK_DUE, DEADLINE, DUE, EXPIRE
 
 CANCEL = lifecycle.transitions("cancel")
 
@@ -26,22 +27,66 @@ def create_group(state: State, group: JobGroup, effects: Effects) -> range:
     state.next_job_id = first + count
     state.totals.submitted += count
     kind.jobs += count
-    jobs = tables.jobs
-    if group.run_at_ms > now_ms:
-        timer = state.timers.add(group.run_at_ms, DUE, ids)
-        kind.queue.scheduled += count
-        due_ms, waiting = group.run_at_ms, lifecycle.SCHEDULED
-        for job_id, payload in zip(ids, group.payloads, strict=True):
-            jobs[job_id] = Job(job_id, kind, payload, waiting, now_ms, due_ms, 0, 0, 0, 0, timer)
+    is_due = group.run_at_ms <= now_ms
+    waiting = lifecycle.READY if is_due else lifecycle.SCHEDULED
+    tables.count_kind(kind, waiting, count)
+    due_ms = now_ms if is_due else group.run_at_ms
+    made: list[Job | Block] = []
+    for start, payloads in _pieces(group.payloads):
+        if len(payloads) < blocks.BLOCK_JOBS_MIN:
+            made += _add_rows(state, kind, first + start, payloads, waiting, due_ms)
+        else:
+            made.append(_add_block(state, kind, first + start, payloads, waiting, due_ms))
+    if is_due:
+        effects.jobs_ready += made
     else:
-        kind.queue.ready += count
-        ready = effects.jobs_ready
-        for job_id, payload in zip(ids, group.payloads, strict=True):
-            job = jobs[job_id] = Job(job_id, kind, payload, lifecycle.READY, now_ms, now_ms)
-            ready.append(job)
+        _wait(state, due_ms, made)
     if group.expires_at_ms or group.deadline_ms:
-        bound_waiting(state, group.expires_at_ms, group.deadline_ms, ids)
+        bound_waiting(state, group.expires_at_ms, group.deadline_ms, made, ids)
     return ids
+
+
+def _pieces(payloads: list[bytes]) -> Iterator[tuple[int, list[bytes]]]:
+    if len(payloads) < blocks.BLOCK_JOBS_MIN:
+        yield 0, payloads
+        return
+    for start, end in pairwise(blocks.cuts(payloads)):
+        yield start, payloads[start:end]
+
+
+def _add_rows(
+    state: State, kind: SpecRow, first: int, payloads: list[bytes], waiting: int, due_ms: int
+) -> list[Job]:
+    now_ms, table = state.now_ms, state.tables.jobs
+    rows = [
+        Job(job_id, kind, payload, waiting, now_ms, due_ms)
+        for job_id, payload in enumerate(payloads, first)
+    ]
+    for row in rows:
+        table.add(row)
+    return rows
+
+
+def _add_block(
+    state: State, kind: SpecRow, first: int, payloads: list[bytes], waiting: int, due_ms: int
+) -> Block:
+    count = len(payloads)
+    block = Block(
+        first, kind, b"".join(payloads), blocks.ends_of(payloads), waiting,
+        state.now_ms, due_ms, count, count,
+    )  # fmt: skip
+    state.tables.jobs.add_block(block)
+    return block
+
+
+def _wait(state: State, due_ms: int, made: list[Job | Block]) -> None:
+    """One timer for the rows and one for the blocks."""
+    for kind, type_ in ((DUE, Job), (BLOCK_DUE, Block)):
+        members = [entry for entry in made if isinstance(entry, type_)]
+        if members:
+            timer = state.timers.add(due_ms, kind, [entry.id for entry in members])
+            for entry in members:
+                entry.timer = timer
 
 
 def create_run(
@@ -57,23 +102,29 @@ def create_run(
     kind.queue.ready += 1
     extra = JobExtra("", 0, schedule_id, nominal_ms)
     job = Job(job_id, kind, payload, lifecycle.READY, now_ms, now_ms, extra=extra)
-    tables.jobs[job_id] = job
+    tables.jobs.add(job)
     tables.add_run(schedule_id, job_id)
     effects.jobs_ready.append(job)
     return job
 
 
-def bound_waiting(state: State, expires_at_ms: int, deadline_ms: int, ids: Sequence[int]) -> None:
-    """Attach the timers that end jobs which wait or live too long."""
+def bound_waiting(
+    state: State,
+    expires_at_ms: int,
+    deadline_ms: int,
+    made: Sequence[Job | Block],
+    ids: Sequence[int],
+) -> None:
+    """Attach the timers that end jobs which wait or live too long; `made` holds those of `ids`."""
     expire = state.timers.add(expires_at_ms, EXPIRE, ids) if expires_at_ms else None
     deadline = state.timers.add(deadline_ms, DEADLINE, ids) if deadline_ms else None
-    for job_id in ids:
-        extra = extra_of(state.tables.jobs[job_id])
+    for entry in made:
+        extra = extra_of(entry)
         extra.expires_at_ms, extra.expire_timer = expires_at_ms, expire
         extra.deadline_ms, extra.deadline_timer = deadline_ms, deadline
 
 
-def extra_of(job: Job) -> JobExtra:
+def extra_of(job: Job | Block) -> JobExtra:
     if job.extra is None:
         job.extra = JobExtra()
     return job.extra

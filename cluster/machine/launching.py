@@ -30,12 +30,13 @@ def launch(
     if changes is not UNCHANGED:
         spec = changed_spec(spec, changes)
         payload = changes.payload if changes.payload is not None else payload
-    job_id = create_run(state, spec, payload, row.id, nominal_ms, effects).id
+    job = create_run(state, spec, payload, row.id, nominal_ms, effects)
+    job_id = job.id
     if row.queue_timeout_ms or row.total_timeout_ms:
         now_ms = state.now_ms
         expires_at_ms = now_ms + row.queue_timeout_ms if row.queue_timeout_ms else 0
         deadline_ms = now_ms + row.total_timeout_ms if row.total_timeout_ms else 0
-        bound_waiting(state, expires_at_ms, deadline_ms, (job_id,))
+        bound_waiting(state, expires_at_ms, deadline_ms, (job,), (job_id,))
     row.last_fire_ms, row.last_job_id = nominal_ms, job_id
     row.run_count += 1
     record(state, row, effects, kind, nominal_ms=nominal_ms, job_id=job_id)

@@ -123,7 +123,7 @@ def _stop_others(
 ) -> None:
     """One event for all, so that a thousand runs do not push out everything else."""
     runs = state.tables.runs.get(offer.row.id, {})
-    stopped = [job_id for job_id in list(runs) if stop(state, job_id, effects)]
+    stopped = [job_id for job_id in sorted(runs) if stop(state, job_id, effects)]
     if stopped:
         record(
             state, offer.row, effects, "cancelled_other",
@@ -133,7 +133,9 @@ def _stop_others(
 
 
 def _terminate(state: State, job_id: int, effects: Effects) -> bool:
-    cancel_one(state, state.tables.jobs[job_id], REPLACED_TEXT, effects)
+    job = state.own(job_id)
+    assert job is not None
+    cancel_one(state, job, REPLACED_TEXT, effects)
     return True
 
 
@@ -155,7 +157,7 @@ def _ask_to_stop(state: State, job_id: int, effects: Effects) -> bool:
 def stop_overdue(state: State, due_ms: int, job_ids: Sequence[int], effects: Effects) -> None:
     """Timer: whoever was asked to stop had its time."""
     for job_id in job_ids:
-        job = state.tables.jobs.get(job_id)
+        job = state.tables.jobs.row(job_id)
         if job is None or job.extra is None or job.extra.stop_by_ms != due_ms:
             continue
         job.extra.stop_timer = None

@@ -106,7 +106,7 @@ def _schedule(state: State, row: ScheduleRow) -> ScheduleView:
         row.paused, row.note, row.last_fire_ms, row.last_job_id, row.run_count, row.skipped_count,
         row.queue_timeout_ms, row.total_timeout_ms, row.plan, row.overlap, row.max_executions,
         row.executions, row.version, row.changed_ms, row.ended, row.next_nominal_ms,
-        row.last_nominal_ms, row.accounted_ms, list(state.tables.runs.get(row.id, ())),
+        row.last_nominal_ms, row.accounted_ms, sorted(state.tables.runs.get(row.id, ())),
         late, buffered, manual, open_backfills,
         [Outcome(*each) for each in outcomes(row)], list(row.events or ()),
     )  # fmt: skip

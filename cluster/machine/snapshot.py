@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from cluster.machine.snapshot_blocks import block_entry
 from cluster.machine.snapshot_format import (
     BODIES,
     FORMAT,
@@ -29,7 +30,7 @@ from cluster.machine.snapshot_format import (
 from cluster.machine.snapshot_load import Loader
 from cluster.machine.snapshot_schedules import calendar_entry, schedule_entry, weight
 from cluster.machine.state import State
-from cluster.machine.tables import DeadJob, Job, JobExtra
+from cluster.machine.tables import Block, DeadJob, Job, JobExtra
 
 ROWS_PER_RECORD = 1_000
 # A record is built and read as a whole, by a child or a peer that is short of memory already.
@@ -50,8 +51,11 @@ def dump(state: State) -> Iterator[bytes]:
     yield _record("header", _header(state))
     yield from _lists("queues", tables.queues)
     yield from _lists("specs", (row.spec for row in tables.specs.values()))
-    for jobs in _chunks(tables.jobs.values(), _job_weight):
-        yield _record("jobs", _job_columns(jobs, [specs[id(job.kind)] for job in jobs]))
+    for some in _chunks(tables.jobs.blocks.values(), _block_weight):
+        yield _record("blocks", [block_entry(block, specs[id(block.kind)]) for block in some])
+    for apart, rows in ((False, tables.jobs.rows), (True, tables.jobs.apart)):
+        for jobs in _chunks(rows.values(), _job_weight):
+            yield _record("jobs", _job_columns(jobs, [specs[id(job.kind)] for job in jobs], apart))
     for dead in _chunks(tables.dead.values(), _dead_weight):
         yield _record("dead", _dead_columns(dead))
     yield from _lists(
@@ -101,6 +105,10 @@ def _halved(chunk: list[Any], weight: Any) -> Iterator[list[Any]]:
     yield from _halved(chunk[middle:], weight)
 
 
+def _block_weight(some: Sequence[Block]) -> int:
+    return sum([len(block.payloads) + 4 * len(block.ends) for block in some])
+
+
 def _job_weight(jobs: Sequence[Job]) -> int:
     return sum([len(job.payload) for job in jobs]) + sum(
         len(attempt.log) + len(attempt.error_message)
@@ -127,7 +135,7 @@ def _column(values: list[int]) -> Column:
     return first if values.count(first) == len(values) else values
 
 
-def _job_columns(jobs: Sequence[Job], specs: list[int]) -> JobColumns:
+def _job_columns(jobs: Sequence[Job], specs: list[int], apart: bool = False) -> JobColumns:
     extra_at = [position for position, job in enumerate(jobs) if job.extra is not None]
     return JobColumns(
         [job.id for job in jobs],
@@ -143,6 +151,7 @@ def _job_columns(jobs: Sequence[Job], specs: list[int]) -> JobColumns:
         _column([0 if job.timer is None else job.timer.due_ms for job in jobs]),
         extra_at,
         [_extra(extra) for at in extra_at if (extra := jobs[at].extra) is not None],
+        apart,
     )
 
 

@@ -15,8 +15,8 @@ from cluster.plan import Plan
 
 FORMAT = 1
 SECTIONS = (
-    "header", "queues", "specs", "jobs", "dead", "workers", "calendars", "schedules", "requests",
-    "uniques", "end",
+    "header", "queues", "specs", "blocks", "jobs", "dead", "workers", "calendars", "schedules",
+    "requests", "uniques", "end",
 )  # fmt: skip
 
 Column = int | list[int]
@@ -67,6 +67,23 @@ class JobColumns(Struct, array_like=True, gc=False):
     timers: Column
     extra_at: list[int]
     extras: list[ExtraRow]
+    apart: bool = False  # they stand in no order, see `JobTable`
+
+
+class BlockEntry(Struct, array_like=True, gc=False):
+    """`Block`: `ends` are its offsets, four bytes each, the lowest first; `gone` a byte per job,
+    empty if all are there. What is gone has an empty payload. Its timers follow from the rest."""
+
+    id: int
+    spec: int
+    payloads: bytes
+    ends: bytes
+    gone: bytes
+    state: int
+    created_ms: int
+    run_at_ms: int
+    expires_at_ms: int = 0
+    deadline_ms: int = 0
 
 
 class DeadColumns(Struct, array_like=True, gc=False):
@@ -168,6 +185,7 @@ BODIES: dict[str, type] = {
     "header": Header,
     "queues": list[str],
     "specs": list[JobSpec],
+    "blocks": list[BlockEntry],
     "jobs": JobColumns,
     "dead": DeadColumns,
     "workers": list[WorkerEntry],

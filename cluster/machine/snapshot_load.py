@@ -6,6 +6,7 @@ replica that differs from the others is worse than a node that does not start.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import islice, repeat
@@ -14,9 +15,11 @@ from typing import Any
 
 from cluster.machine import lifecycle
 from cluster.machine.model import JobSpec
+from cluster.machine.snapshot_blocks import block_of, bound
 from cluster.machine.snapshot_format import (
     FORMAT,
     SECTIONS,
+    BlockEntry,
     CalendarEntry,
     Column,
     DeadColumns,
@@ -34,13 +37,24 @@ from cluster.machine.tables import (
     DeadJob,
     Job,
     JobExtra,
+    JobTable,
     KeyRecord,
     QueueRow,
     SpecRow,
     UniqueRecord,
     WorkerRow,
 )
-from cluster.machine.timers import BACKFILL, DEADLINE, DUE, EXPIRE, OVERDUE, SCHEDULE, STOP, Timers
+from cluster.machine.timers import (
+    BACKFILL,
+    BLOCK_DUE,
+    DEADLINE,
+    DUE,
+    EXPIRE,
+    OVERDUE,
+    SCHEDULE,
+    STOP,
+    Timers,
+)
 from cluster.machine.unique import REQUEST, UNIQUE
 
 LIVE_STATES = frozenset(state for state in lifecycle.STATUS if not lifecycle.is_finished(state))
@@ -54,14 +68,15 @@ class Loader:
         self._state = State()
         self._specs: list[SpecRow] = []
         self._waiting: dict[int, dict[int, list[Any]]] = {
-            kind: {} for kind in (DUE, OVERDUE, EXPIRE, DEADLINE, STOP)
+            kind: {} for kind in (BLOCK_DUE, DUE, OVERDUE, EXPIRE, DEADLINE, STOP)
         }
         self._section = -1
-        self._last_id = 0
+        self._last_id = self._last_row_id = 0
         self._take: dict[str, Callable[[Any], None]] = {
             "header": self._header,
             "queues": self._queues,
             "specs": self._intern,
+            "blocks": self._blocks,
             "jobs": self._jobs,
             "dead": self._dead,
             "workers": self._workers,
@@ -86,6 +101,7 @@ class Loader:
         """The state, with its timers."""
         if self._section != len(SECTIONS) - 1:
             raise ValueError("snapshot ends early")
+        self._check_jobs()
         self._check_running()
         try:
             self._arm_timers()
@@ -112,15 +128,29 @@ class Loader:
     def _intern(self, specs: list[JobSpec]) -> None:
         self._specs.extend(map(self._state.tables.intern, specs))
 
+    def _blocks(self, entries: list[BlockEntry]) -> None:
+        state = self._state
+        table = state.tables.jobs
+        for entry in entries:
+            block = block_of(entry, _at(self._specs, entry.spec), state.next_job_id)
+            if entry.id <= self._last_id:
+                raise ValueError("it has blocks that overlap")
+            self._last_id = block.end - 1
+            table.add_block(block)
+            block.kind.jobs += block.live
+            state.tables.count_kind(block.kind, block.state, block.live)
+            bound(block, entry, state.timers)
+            if block.state == lifecycle.SCHEDULED:
+                self._wait(BLOCK_DUE, block.run_at_ms).append(block.id)
+
     def _jobs(self, columns: JobColumns) -> None:
         table = self._state.tables.jobs
         expected = len(table) + len(columns.ids)
         kinds = self._kinds(columns.specs, len(columns.ids))
         rows = _rows(columns, kinds)
-        table.update(zip(columns.ids, rows, strict=True))
+        self._put(columns, rows)
         if len(table) != expected or max(columns.ids, default=0) >= self._state.next_job_id:
             raise ValueError("it has a job twice or one that was never created")
-        self._note_returned(columns.ids)
         self._count(columns)
         self._wait_columns(columns)
         self._add_extras(columns, rows)
@@ -132,16 +162,22 @@ class Loader:
             raise ValueError("it has a job without a spec")
         return list(map(self._specs.__getitem__, specs))
 
-    def _note_returned(self, ids: list[int]) -> None:
-        """Ids grow along the table, but for those that were dead once."""
-        if ids[0] > self._last_id and all(map(lt, ids, islice(ids, 1, None))):
-            self._last_id = ids[-1]
-            return
-        for job_id in ids:
-            if job_id > self._last_id:
-                self._last_id = job_id
-            else:
-                self._state.tables.returned[job_id] = None
+    def _put(self, columns: JobColumns, rows: list[Job]) -> None:
+        """Ids grow along the table, but for those that stand apart; an older release did not tell
+        which."""
+        ids, table = columns.ids, self._state.tables.jobs
+        if columns.apart:
+            table.apart.update(zip(ids, rows, strict=True))
+        elif ids[0] > self._last_row_id and all(map(lt, ids, islice(ids, 1, None))):
+            self._last_row_id = ids[-1]
+            table.rows.update(zip(ids, rows, strict=True))
+        else:
+            for row in rows:
+                if row.id > self._last_row_id:
+                    self._last_row_id = row.id
+                    table.add(row)
+                else:
+                    table.put_apart(row)
 
     def _count(self, columns: JobColumns) -> None:
         """Book the rows in the counts of their specs and queues."""
@@ -257,28 +293,51 @@ class Loader:
         held = 0
         for worker in tables.workers.values():
             for job_id in worker.running:
-                job = tables.jobs.get(job_id)
+                job = tables.jobs.row(job_id)
                 if job is None or job.state != lifecycle.RUNNING or job.worker_id != worker.id:
                     raise ValueError(f"snapshot: worker {worker.id} holds no such job: {job_id}")
                 held += 1
         if held != sum(queue.running for queue in tables.queues.values()):
             raise ValueError("snapshot has running jobs that no worker holds")
 
+    def _check_jobs(self) -> None:
+        """Nobody is a row twice, or a row and in a block."""
+        jobs = self._state.tables.jobs
+        if not jobs.rows.keys().isdisjoint(jobs.apart):
+            raise ValueError("snapshot has a job twice")
+        for ids in (list(jobs.rows), sorted(jobs.apart)):
+            for block in jobs.blocks.values():
+                inside = ids[bisect_left(ids, block.id) : bisect_left(ids, block.end)]
+                if any(map(block.holds, inside)):
+                    raise ValueError("snapshot has a row of a job in a block")
+
     def _arm_timers(self) -> None:
         """In any order: `Timers.take_due` makes the order of firing, insertion does not."""
         tables, add = self._state.tables, self._state.timers.add
+        jobs = tables.jobs
         for kind in (DUE, OVERDUE):
             for due_ms, members in self._waiting[kind].items():
                 timer = add(due_ms, kind, members)
                 for job_id in members:
-                    tables.jobs[job_id].timer = timer
+                    _row(jobs, job_id).timer = timer
+        for due_ms, members in self._waiting[BLOCK_DUE].items():
+            timer = add(due_ms, BLOCK_DUE, members)
+            for block_id in members:
+                jobs.blocks[block_id].timer = timer
         for kind, field in (
             (EXPIRE, "expire_timer"), (DEADLINE, "deadline_timer"), (STOP, "stop_timer")
         ):  # fmt: skip
             for due_ms, members in self._waiting[kind].items():
                 timer = add(due_ms, kind, members)
                 for job_id in members:
-                    setattr(tables.jobs[job_id].extra, field, timer)
+                    setattr(_row(jobs, job_id).extra, field, timer)
+
+
+def _row(jobs: JobTable, job_id: int) -> Job:
+    row = jobs.row(job_id)
+    if row is None:
+        raise KeyError(job_id)
+    return row
 
 
 def _timer_kind(state: int) -> int:

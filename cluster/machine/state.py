@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cluster.machine import lifecycle
 from cluster.machine.effects import Effects, Finished
-from cluster.machine.tables import DeadJob, Job, Tables, Totals, new_row
-from cluster.machine.timers import Timers
+from cluster.machine.tables import Block, DeadJob, Job, Tables, Totals, new_row
+from cluster.machine.timers import DUE, Timers
 from cluster.machine.unique import release_unique
 
 FIRST_ID = 1
@@ -42,9 +42,30 @@ class State:
         self.tables.count(job, state_after, +1)
         effects.jobs_ready.append(job)
 
+    def own(self, job_id: int) -> Job | None:
+        """The row of a live job, to change it: from now on it has one of its own."""
+        jobs = self.tables.jobs
+        job = jobs.row(job_id)
+        if job is None:
+            block = jobs.block_of(job_id)
+            if block is not None:
+                (job,) = self.take_out(block, job_id, 1)
+                if job.state == lifecycle.SCHEDULED:
+                    job.timer = self.timers.add(job.run_at_ms, DUE, [job_id])
+        return job
+
+    def take_out(self, block: Block, first: int, count: int) -> list[Job]:
+        """Give so many jobs of a block, all there, rows of their own; they wait for nothing."""
+        rows = self.tables.jobs.take_out(block, first, count)
+        if not block.live and block.timer is not None:
+            self.timers.drop(block.timer)
+            block.timer = None
+        return rows
+
     def take_back(self, job: Job) -> Job:
         """A job returns from its worker and goes on in a new row."""
-        row = self.tables.jobs[job.id] = new_row(job)
+        row = new_row(job)
+        self.tables.jobs.replace(row)
         return row
 
     def leave_worker(self, job: Job) -> None:
@@ -66,9 +87,7 @@ class State:
                 release_unique(self, extra, job.id)
             if extra.schedule_id:
                 self.runs_ended.append(job)
-        del tables.jobs[job.id]
-        if tables.returned:
-            tables.returned.pop(job.id, None)
+        tables.jobs.remove(job.id)
         tables.release_spec(job.kind)
         effects.jobs_finished.append(finished)
 

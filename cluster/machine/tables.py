@@ -1,8 +1,7 @@
-"""How rows are stored. Only this module knows; reducers and views go through it.
+"""How rows are stored. Only this module knows, and what it is made of: `rows`, `blocks` and
+`jobtable` for jobs. Reducers and views go through it.
 
-Rows are msgspec structs without GC tracking: at millions of rows the cyclic collector must not
-walk them, and no row is ever part of a reference cycle (rows point at shared `SpecRow`s and at
-their `Timer`; timers know job ids, not rows).
+No row is tracked by the cyclic collector, see `rows`.
 """
 
 from __future__ import annotations
@@ -14,78 +13,26 @@ from msgspec import Struct
 from sortedcontainers import SortedDict
 
 from cluster.machine import lifecycle
+from cluster.machine.blocks import Block
 from cluster.machine.commands import JobChanges
-from cluster.machine.model import Attempt, JobSpec, ScheduleEvent, WorkerSpec
+from cluster.machine.jobtable import JobTable
+from cluster.machine.model import JobSpec, ScheduleEvent, WorkerSpec
+from cluster.machine.rows import Job, JobExtra, QueueRow, SpecRow, new_row
 from cluster.machine.workforce import Workforce
 from cluster.plan import Plan
 from cluster.timerwheel import Timer
 
+__all__ = [  # what is passed on: nobody else needs to know where a job's row is made
+    "Block",
+    "Job",
+    "JobExtra",
+    "JobTable",
+    "QueueRow",
+    "SpecRow",
+    "new_row",
+]
+
 QUEUES_IDLE_MAX = 1_000  # idle queues are shown, but names made up per job must not pile up
-
-
-class QueueRow(Struct, gc=False):
-    """Live counts of one queue; `specs` of live jobs name it."""
-
-    name: str
-    scheduled: int = 0
-    ready: int = 0
-    retrying: int = 0
-    running: int = 0
-    specs: int = 0
-
-
-class SpecRow(Struct, gc=False):
-    """An interned `JobSpec`; `jobs` live rows point here, at zero it is forgotten."""
-
-    spec: JobSpec
-    queue: QueueRow
-    lane: tuple[str, str]  # (queue, name): what a worker must offer
-    jobs: int = 0
-
-
-class JobExtra(Struct, gc=False):
-    """What most jobs do not have. Times are epoch ms, 0 means none."""
-
-    unique_key: str = ""
-    unique_ttl_ms: int = 0
-    schedule_id: str = ""
-    nominal_ms: int = 0
-    expires_at_ms: int = 0
-    deadline_ms: int = 0
-    attempts: list[Attempt] | None = None
-    expire_timer: Timer | None = None
-    deadline_timer: Timer | None = None
-    stop_by_ms: int = 0  # it was asked to stop; then its attempt ends whatever the worker says
-    stop_timer: Timer | None = None
-
-
-class Job(Struct, gc=False):
-    """A live job. `run_at_ms` is when it is (or became) due; `timer` waits for due or overdue,
-    a running job without one is overdue already.
-
-    A row lives through one attempt: a job that comes back from a worker or from the dead gets a new
-    row. So whoever kept the old one (a ready queue, the history) never sees it come to life again.
-    """
-
-    id: int
-    kind: SpecRow
-    payload: bytes
-    state: int
-    created_ms: int
-    run_at_ms: int
-    attempt: int = 0
-    failures: int = 0
-    worker_id: int = 0
-    started_ms: int = 0
-    timer: Timer | None = None
-    extra: JobExtra | None = None
-
-
-def new_row(job: Job) -> Job:
-    """The same job in a row of its own."""
-    assert job.timer is None
-    row: Job = job.__copy__()  # type: ignore[attr-defined]  # every Struct has it
-    return row
 
 
 class DeadJob(Struct, gc=False):
@@ -240,8 +187,7 @@ class Tables:
     """All rows of the cluster."""
 
     def __init__(self) -> None:
-        self.jobs: dict[int, Job] = {}  # by id, but for `returned`, which stand further behind
-        self.returned: dict[int, None] = {}  # live jobs that were dead once
+        self.jobs = JobTable()
         self.dead: SortedDict = SortedDict()  # job id -> DeadJob
         self.specs: dict[JobSpec, SpecRow] = {}
         self.queues: dict[str, QueueRow] = {}
@@ -251,7 +197,7 @@ class Tables:
         self.requests: dict[str, KeyRecord] = {}
         self.uniques: dict[str, UniqueRecord] = {}
         # Live jobs by the schedule that launched them, also when that is gone: it may come back
-        # under the same name. In the order of `jobs`.
+        # under the same name. Whoever goes through them sorts them: one may have been dead.
         self.runs: dict[str, dict[int, None]] = {}
         self.calendars: SortedDict = SortedDict()  # name -> CalendarRow
         # What policy reads; replaced, never changed, as somebody may be walking with the old one.

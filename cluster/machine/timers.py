@@ -2,7 +2,8 @@
 
 A group is one timer for many jobs that share the moment, so a batch of a thousand delayed jobs
 costs one insert. Groups hold ids, not rows: a firing looks each id up and checks that the row still
-waits for this moment, so nothing has to be removed from a group.
+waits for this moment, so nothing has to be removed from a group. The members of a `BLOCK_DUE` group
+are blocks, by the ids of their first jobs.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from typing import Any
 
 from msgspec import Struct
 
-from cluster.machine.tables import Job, JobExtra
+from cluster.machine.tables import Block, Job, JobExtra
 from cluster.timerwheel import Timer, TimerWheel
 
-DUE, EXPIRE, DEADLINE, OVERDUE, SCHEDULE, KEYS, BACKFILL, STOP = 1, 2, 3, 4, 5, 6, 7, 8
+# What is due in the same millisecond fires in this order.
+BLOCK_DUE, DUE, EXPIRE, DEADLINE, OVERDUE, SCHEDULE, KEYS, BACKFILL, STOP = range(9)
 KEY_BUCKET_MS = 1_000  # keys expire in whole seconds, so that many share a timer
 
 
@@ -37,6 +39,11 @@ class Timers:
 
     def add(self, due_ms: int, kind: int, members: Sequence[int] | Sequence[str]) -> Timer:
         return self.wheel.insert(due_ms, TimerGroup(kind, members, len(members)))
+
+    def add_for_block(self, due_ms: int, kind: int, block: Block) -> Timer:
+        """One for the jobs that are in the block."""
+        ids = range(block.id, block.end)
+        return self.wheel.insert(due_ms, TimerGroup(kind, ids, block.live))
 
     def drop(self, timer: Timer) -> None:
         """One member no longer waits for `timer`."""

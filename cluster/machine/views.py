@@ -6,12 +6,13 @@ edge; here are live jobs and dead letters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from heapq import merge
+from collections.abc import Collection, Iterator
+from itertools import islice
 
 from msgspec import Struct
 
 from cluster.machine import lifecycle
+from cluster.machine.listing import Listing
 from cluster.machine.model import Attempt, JobSpec, WorkerSpec
 from cluster.machine.schedule_views import (
     BackfillView,
@@ -26,8 +27,6 @@ from cluster.machine.schedule_views import (
 )
 from cluster.machine.state import State
 from cluster.machine.tables import DeadJob, Job
-
-PROBES_MAX = 10_000
 
 __all__ = [  # what is passed on from `schedule_views`
     "BackfillView",
@@ -162,55 +161,23 @@ def is_known(state: State, job_id: int) -> bool:
 
 
 def jobs(state: State, wanted: JobFilter, before_id: int, limit: int) -> list[JobView]:
-    """Live jobs with ids below `before_id` (0: from the newest), newest first.
-
-    Never sorts the table; stops when the counts say that no other job can match. What remains is
-    50 ns per row that does not match."""
+    """Live jobs with ids below `before_id` (0: from the newest), newest first."""
     tables = state.tables
-    kinds = {id(row) for row in tables.specs.values() if wanted.wants(row.spec)}
-    left = sum(row.jobs for row in tables.specs.values() if id(row) in kinds)
-    rows = _newest_first(state, before_id)
-    if wanted.status == lifecycle.STATUS[lifecycle.RUNNING]:
-        rows = _running_newest_first(state, before_id)
-    states = [s for s, status in lifecycle.STATUS.items() if wanted.status in {"", status}]
-    found: list[JobView] = []
-    while left and len(found) < limit:
-        row = next(rows, None)
-        if row is None:
-            break
-        if id(row.kind) in kinds:
-            left -= 1
-            if row.state in states:
-                found.append(_live(row))
-    return found
-
-
-def _running_newest_first(state: State, before_id: int) -> Iterator[Job]:
-    ids = [i for worker in state.tables.workers.values() for i in worker.running]
-    for job_id in sorted(ids, reverse=True):
-        if not before_id or job_id < before_id:
-            yield state.tables.jobs[job_id]
-
-
-def _newest_first(state: State, before_id: int) -> Iterator[Job]:
-    """A page from the middle looks for its ids; the first, or a sparse one, walks the table."""
-    table, returned = state.tables.jobs, state.tables.returned
+    kinds = {id(row): row.jobs for row in tables.specs.values() if wanted.wants(row.spec)}
+    states = {s for s, status in lifecycle.STATUS.items() if wanted.status in ("", status)}
     top = min(before_id, state.next_job_id) if before_id else state.next_job_id
-    if top < state.next_job_id and len(table) > PROBES_MAX:
-        bottom = max(top - PROBES_MAX, 0)
-        for job_id in range(top - 1, bottom, -1):
-            row = table.get(job_id)
-            if row is not None:
-                yield row
-        top = bottom + 1
-    in_order: Iterator[int] = reversed(table)
-    if returned:
-        # What stands behind all others for having come back is sorted in between again.
-        in_place = (job_id for job_id in reversed(table) if job_id not in returned)
-        in_order = merge(in_place, sorted(returned, reverse=True), reverse=True)
-    for job_id in in_order:
-        if job_id < top:
-            yield table[job_id]
+    ids: Iterator[int]
+    if states == {lifecycle.RUNNING}:
+        ids = _running_below(state, top, kinds)
+    else:
+        ids = Listing(tables.jobs, kinds, states, sum(kinds.values())).below(top, state.next_job_id)
+    return [_live(tables.jobs[job_id]) for job_id in islice(ids, limit)]
+
+
+def _running_below(state: State, top: int, kinds: Collection[int]) -> Iterator[int]:
+    rows = state.tables.jobs
+    ids = [i for worker in state.tables.workers.values() for i in worker.running if i < top]
+    return (i for i in sorted(ids, reverse=True) if id(rows[i].kind) in kinds)
 
 
 def dead_jobs(state: State, wanted: JobFilter, before_id: int, limit: int) -> list[JobView]:
@@ -262,7 +229,7 @@ def schedule_runs(state: State, schedule_id: str, nominal_ms: int | None = None)
     """Live jobs that a schedule launched (for one nominal time), newest first. Those that ended
     are in the node's history."""
     jobs = state.tables.jobs
-    rows = [jobs[job_id] for job_id in state.tables.runs.get(schedule_id, ())]
+    rows = [jobs[job_id] for job_id in sorted(state.tables.runs.get(schedule_id, ()))]
     return [
         _live(row)
         for row in reversed(rows)

@@ -28,7 +28,7 @@ KEYS = ("", "a", "b", "c")
 
 
 def _group(state: State, m: Move) -> c.JobGroup:
-    payloads = [b"%d" % n for n in range(m.a % 4)]
+    payloads = [b"%d" % n for n in range(m.a if m.a > 9 else m.a % 4)]  # or enough for a block
     keys = [KEYS[(m.b + n) % 4] for n in range(len(payloads))] if m.b % 3 == 0 else None
     return c.JobGroup(
         spec_of(m.c),

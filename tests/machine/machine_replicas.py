@@ -11,7 +11,7 @@ from machine_values import Move
 from cluster.machine import invariants, snapshot
 from cluster.machine.apply import apply
 from cluster.machine.commands import decode_batch, encode_batch
-from cluster.machine.effects import Effects
+from cluster.machine.effects import Effects, ready_rows
 from cluster.machine.results import Result
 from cluster.machine.state import State
 
@@ -29,7 +29,7 @@ def facts(effects: Effects) -> tuple[Any, ...]:
         return [(job.id, job.attempt, job.run_at_ms) for job in jobs]
 
     return (
-        ids(effects.jobs_ready),
+        ids(list(ready_rows(effects))),
         ids(effects.jobs_withdrawn),
         [(worker_id, ids(jobs)) for worker_id, jobs in effects.jobs_assigned],
         [

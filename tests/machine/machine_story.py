@@ -15,7 +15,7 @@ from cluster.machine import invariants, lifecycle, snapshot
 from cluster.machine.apply import apply
 from cluster.machine.chronicle import LAUNCHES
 from cluster.machine.commands import Batch, Command, Unreadable, decode_batch, encode_batch
-from cluster.machine.effects import Effects
+from cluster.machine.effects import Effects, ready_rows
 from cluster.machine.model import ScheduleEvent
 from cluster.machine.results import (
     BackfillStarted,
@@ -155,7 +155,7 @@ def show_result(result: Result) -> str:
 
 def show_effects(effects: Effects) -> Iterator[str]:
     if effects.jobs_ready:
-        yield "  ready " + _ids([job.id for job in effects.jobs_ready])
+        yield "  ready " + _ids([job.id for job in ready_rows(effects)])
     if effects.jobs_withdrawn:
         yield "  withdrawn " + _ids([job.id for job in effects.jobs_withdrawn])
     for worker_id, jobs in effects.jobs_assigned:

@@ -8,7 +8,7 @@ from machine_replicas import dump
 from cluster.machine import commands as c
 from cluster.machine import invariants, lifecycle, registry
 from cluster.machine.apply import Strictness, apply
-from cluster.machine.effects import Effects
+from cluster.machine.effects import Effects, ready_rows
 from cluster.machine.model import JobSpec, WorkerSpec
 from cluster.machine.results import Rejected, Result
 from cluster.machine.state import State
@@ -73,7 +73,7 @@ def test_a_row_that_left_the_ready_queue_never_comes_back_to_life() -> None:
     """A ready queue may hold a stale row for long; a job in it twice would be assigned twice."""
     state = State()
     _, effects = tell(state, WORKER, submit(3))
-    seen: list[Job] = list(effects.jobs_ready)
+    seen: list[Job] = list(ready_rows(effects))
     for attempt in range(1, 5):
         now_ms = 1_000 * attempt
         failed = c.FailJobs(0, [c.JobFailure(1, attempt, "E", "", now_ms)])
@@ -81,7 +81,7 @@ def test_a_row_that_left_the_ready_queue_never_comes_back_to_life() -> None:
         assigned = c.AssignJobs(attempt, [1, 2, 3])
         told = tell(state, assigned, failed, c.ReleaseJobs(0, [2], [attempt]), lost, WORKER,
                     now_ms=now_ms)  # fmt: skip
-        ready = told[1].jobs_ready
+        ready = list(ready_rows(told[1]))
         assert sorted(job.id for job in ready) == ([1, 2, 3] if attempt < 4 else [1, 2])
         assert not {id(job) for job in seen} & {id(job) for job in ready}
         assert all(job.state != lifecycle.READY for job in seen)

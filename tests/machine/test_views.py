@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from machine_replicas import Script, live
 from test_properties import scripts
 
+from cluster.machine import blocks, lifecycle, listing, snapshot, views
 from cluster.machine import commands as c
-from cluster.machine import lifecycle, snapshot, views
 from cluster.machine.apply import apply
 from cluster.machine.model import JobSpec, WorkerSpec
 from cluster.machine.state import State
@@ -60,7 +60,8 @@ def test_pages_are_the_newest_jobs_that_match(
     probes: int,
     restart: bool,
 ) -> None:
-    monkeypatch.setattr(views, "PROBES_MAX", probes)
+    monkeypatch.setattr(listing, "PROBES_MAX", probes)
+    monkeypatch.setattr(blocks, "BLOCK_JOBS_MIN", 1 + probes)
     state, _ = live(script)
     if restart:
         state = snapshot.load(list(snapshot.dump(state)))

@@ -6,15 +6,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cluster.machine import blocks, lifecycle
 from cluster.machine import commands as c
-from cluster.machine import lifecycle
 from cluster.machine.apply import apply
 from cluster.machine.effects import Effects
 from cluster.machine.model import JobSpec, WorkerSpec
 from cluster.machine.results import Settled
 from cluster.machine.state import State
 from cluster.machine.tables import Job
-from cluster.projections.ready import Lane, ReadyQueues
+from cluster.projections.ready import Entry, Lane, ReadyQueues
 
 NAMES = ("mail", "report")
 QUEUES = ("default", "slow")
@@ -61,8 +61,9 @@ class Node:
         return [j for j in self.state.tables.jobs.values() if j.state == lifecycle.RUNNING]
 
 
-@pytest.fixture
-def node() -> Node:
+@pytest.fixture(params=[blocks.BLOCK_JOBS_MIN, 2], ids=["as it is", "smaller blocks"])
+def node(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Node:
+    monkeypatch.setattr(blocks, "BLOCK_JOBS_MIN", request.param)
     return Node()
 
 
@@ -216,15 +217,19 @@ steps = st.lists(
 )  # fmt: skip
 
 
+@pytest.mark.parametrize("block_jobs_min", [blocks.BLOCK_JOBS_MIN, 2])
 @settings(
     max_examples=200,
     deadline=None,
     derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(script=steps)
-def test_leader_and_follower_agree_with_the_state(script: list[tuple[str, int, int]]) -> None:
+def test_leader_and_follower_agree_with_the_state(
+    monkeypatch: pytest.MonkeyPatch, block_jobs_min: int, script: list[tuple[str, int, int]]
+) -> None:
     """The leader takes and gives back, a follower only listens; both know every ready job once."""
+    monkeypatch.setattr(blocks, "BLOCK_JOBS_MIN", block_jobs_min)
     leader = Node()
     follower = ReadyQueues()
     for kind, a, b in script:
@@ -250,12 +255,18 @@ def test_leader_and_follower_agree_with_the_state(script: list[tuple[str, int, i
 def taken_apart(ready: ReadyQueues) -> list[int]:
     """Ids of all entries that are not stale, without changing anything."""
     return sorted(
-        job.id
+        job_id
         for lane in ready.lanes_of(*EVERYTHING)
-        for _, jobs in lane.levels
-        for job in jobs
-        if job.state == lifecycle.READY
+        for _, entries in lane.levels
+        for entry in entries
+        for job_id in ids_of(entry)
     )
+
+
+def ids_of(entry: Entry) -> list[int]:
+    if isinstance(entry, Job):
+        return [entry.id] * (entry.state == lifecycle.READY)
+    return [job_id for job_id in entry.block.ids() if job_id >= entry.at]
 
 
 def play(node: Node, kind: str, a: int, b: int) -> list[Effects]:  # noqa: PLR0912 - one per step

@@ -22,7 +22,7 @@ from cluster.machine.model import Attempt
 from cluster.machine.registry import reduces
 from cluster.machine.results import NONE_REFUSED, Rejected, Result, Settled
 from cluster.machine.state import State
-from cluster.machine.tables import Job
+from cluster.machine.tables import Job, WorkerRow
 from cluster.machine.timers import DUE, OVERDUE
 from cluster.machine.unique import release_unique
 
@@ -44,61 +44,80 @@ def assign_jobs(state: State, command: AssignJobs, effects: Effects) -> Result:
     worker = state.tables.workers.get(command.worker_id)
     if worker is None or worker.draining:
         return Rejected.UNKNOWN_WORKER
-    jobs, running, now_ms = state.tables.jobs, worker.running, state.now_ms
+    table, ids, at = state.tables.jobs, command.job_ids, 0
     assigned: list[Job] = []
     refused: list[int] = []
-    for job_id in command.job_ids:
-        job = jobs.get(job_id)
-        if job is None or job.state not in ASSIGN:
-            refused.append(job_id)
-            continue
-        job.state = ASSIGN[job.state]
-        job.attempt += 1
-        job.worker_id = command.worker_id
-        job.started_ms = now_ms
-        queue = job.kind.queue
-        queue.ready -= 1
-        queue.running += 1
-        running[job_id] = None
-        assigned.append(job)
-        if job.extra is not None and job.extra.expire_timer is not None:
-            state.timers.drop(job.extra.expire_timer)
-            job.extra.expire_timer = None
+    while at < len(ids):
+        job = table.row(ids[at])
+        if job is None:
+            block = table.block_of(ids[at])
+            if block is not None and block.state in ASSIGN:
+                count = block.run(ids, at)
+                assigned += _start(state, worker, state.take_out(block, ids[at], count))
+                at += count
+                continue
+        if job is not None and job.state in ASSIGN:
+            assigned += _start(state, worker, [job])
+        else:
+            refused.append(ids[at])
+        at += 1
     if assigned:
         _watch_deadlines(state, assigned)
         effects.jobs_assigned.append((command.worker_id, assigned))
     return Settled(refused) if refused else NONE_REFUSED
 
 
+def _start(state: State, worker: WorkerRow, jobs: list[Job]) -> list[Job]:
+    """Begin the next attempt of like jobs."""
+    first, running, now_ms = jobs[0], worker.running, state.now_ms
+    count, worker_id, state_after = len(jobs), worker.id, ASSIGN[first.state]
+    queue = first.kind.queue
+    queue.ready -= count
+    queue.running += count
+    may_expire = first.extra is not None and first.extra.expire_timer is not None
+    for job in jobs:
+        job.state = state_after
+        job.attempt += 1
+        job.worker_id = worker_id
+        job.started_ms = now_ms
+        running[job.id] = None
+    if may_expire:
+        for job in jobs:
+            _stop_expiring(state, job)
+    return jobs
+
+
+def _stop_expiring(state: State, job: Job) -> None:
+    extra = job.extra
+    if extra is not None and extra.expire_timer is not None:
+        state.timers.drop(extra.expire_timer)
+        extra.expire_timer = None
+
+
 def _watch_deadlines(state: State, assigned: list[Job]) -> None:
     """One timer for all jobs of this assignment that share a timeout."""
-    by_timeout: dict[int, list[int]] = {}
+    by_timeout: dict[int, list[Job]] = {}
     for job in assigned:
-        timeout_ms = job.kind.spec.timeout_ms
-        members = by_timeout.get(timeout_ms)
-        if members is None:
-            by_timeout[timeout_ms] = [job.id]
-        else:
-            members.append(job.id)
-    jobs = state.tables.jobs
-    for timeout_ms, members in by_timeout.items():
+        by_timeout.setdefault(job.kind.spec.timeout_ms, []).append(job)
+    for timeout_ms, jobs in by_timeout.items():
         due_ms = state.now_ms + timeout_ms + OVERDUE_GRACE_MS
-        timer = state.timers.add(due_ms, OVERDUE, members)
-        for job_id in members:
-            jobs[job_id].timer = timer
+        timer = state.timers.add(due_ms, OVERDUE, [job.id for job in jobs])
+        for job in jobs:
+            job.timer = timer
 
 
 @reduces(CompleteJobs)
 def complete_jobs(state: State, command: CompleteJobs, effects: Effects) -> Result:
     tables, timers, now_ms = state.tables, state.timers, state.now_ms
-    jobs, workers, drop_timer = tables.jobs, tables.workers, timers.drop
+    rows, apart, workers = tables.jobs.rows, tables.jobs.apart, tables.workers
+    drop_timer = timers.drop
     outputs, logs, by = command.outputs, command.logs, command.worker_id
-    finished, returned = effects.jobs_finished, tables.returned
+    finished = effects.jobs_finished
     refused: list[int] = []
     completed = 0
     worker = workers.get(by)
     for position, job_id in enumerate(command.job_ids):
-        job = jobs.get(job_id)
+        job = apart.get(job_id) or rows.get(job_id)
         if (
             job is None
             or job.attempt != command.attempts[position]
@@ -125,9 +144,8 @@ def complete_jobs(state: State, command: CompleteJobs, effects: Effects) -> Resu
                 release_unique(state, extra, job_id)
             if extra.schedule_id:
                 state.runs_ended.append(job)
-        del jobs[job_id]
-        if returned:
-            returned.pop(job_id, None)
+        if apart.pop(job_id, None) is None:
+            del rows[job_id]
         kind.jobs -= 1
         if not kind.jobs:
             tables.forget_spec(kind)
@@ -143,7 +161,7 @@ def complete_jobs(state: State, command: CompleteJobs, effects: Effects) -> Resu
 def fail_jobs(state: State, command: FailJobs, effects: Effects) -> Result:
     refused = []
     for failure in command.failures:
-        job = state.tables.jobs.get(failure.job_id)
+        job = state.tables.jobs.row(failure.job_id)
         if not _holds(job, failure.attempt, command.worker_id):
             refused.append(failure.job_id)
             continue
@@ -241,7 +259,7 @@ def _bound_logs(attempts: list[Attempt]) -> None:
 def release_jobs(state: State, command: ReleaseJobs, effects: Effects) -> Result:
     refused = []
     for job_id, attempt in zip(command.job_ids, command.attempts, strict=True):
-        job = state.tables.jobs.get(job_id)
+        job = state.tables.jobs.row(job_id)
         if not _holds(job, attempt, command.worker_id):
             refused.append(job_id)
             continue

@@ -59,8 +59,7 @@ def _revive(state: State, dead: DeadJob, command: RetryJobs, effects: Effects) -
             hold_unique(state, job.extra.unique_key, job.id)
         if job.extra.schedule_id:
             tables.add_run(job.extra.schedule_id, job.id)
-    tables.jobs[job.id] = job
-    tables.returned[job.id] = None
+    tables.jobs.put_apart(job)
     if command.run_at_ms > state.now_ms:
         job.state = REPLAY_LATER[job.state]
         job.run_at_ms = command.run_at_ms

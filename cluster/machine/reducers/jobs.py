@@ -58,7 +58,7 @@ def _create_one_unique(
             return 0
         if group.on_conflict != ON_CONFLICT_REPLACE:
             return held.job_id
-        old = state.tables.jobs.get(held.job_id)
+        old = state.tables.jobs.row(held.job_id)
         if old is not None:
             if old.state == lifecycle.RUNNING:
                 return held.job_id  # a running job is not replaced under its worker's hands
@@ -66,7 +66,9 @@ def _create_one_unique(
     one = JobGroup(group.spec, [payload], group.run_at_ms, group.expires_at_ms, group.deadline_ms)
     job_id = create_group(state, one, effects)[0]
     if key:
-        extra = extra_of(state.tables.jobs[job_id])
+        job = state.own(job_id)
+        assert job is not None
+        extra = extra_of(job)
         extra.unique_key, extra.unique_ttl_ms = key, group.unique_ttl_ms
         unique.hold_unique(state, key, job_id)
     return job_id
@@ -76,7 +78,7 @@ def _create_one_unique(
 def cancel_jobs(state: State, command: CancelJobs, effects: Effects) -> Result:
     codes = []
     for job_id in command.job_ids:
-        job = state.tables.jobs.get(job_id)
+        job = state.own(job_id)
         if job is None:
             known = 0 < job_id < state.next_job_id
             codes.append(int(Rejected.FINISHED if known else Rejected.UNKNOWN_JOB))

@@ -53,8 +53,8 @@ def remove_worker(state: State, command: RemoveWorker, effects: Effects) -> Resu
     if worker is None:
         return Rejected.UNKNOWN_WORKER
     state.tables.drop_worker(worker)
-    held = [state.tables.jobs[job_id] for job_id in sorted(worker.running)]
-    for job in held:
+    rows = map(state.tables.jobs.row, sorted(worker.running))
+    for job in [row for row in rows if row is not None]:
         if command.lost:
             _lose(state, job, command.reason, effects)
         else:
