@@ -5,10 +5,11 @@
     actors/         leader duties and node services (asyncio)
     raft_state      joins the machine with consensus; one replicated entry point, a batch
     projections/    what each node derives from effects: ready queues, metrics
+    history/        finished jobs of this node, in SQLite
     machine/        the pure replicated state machine
     consensus/      pysyncobj behind an adapter: transport, journal, snapshots, guards
     policy/         decisions of the leader: retries, fire times
-    history, timerwheel, settings, clock
+    timerwheel, settings, clock
 
 To embed a node in another asyncio program:
 

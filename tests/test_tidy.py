@@ -29,7 +29,7 @@ RANKS = {
     "cluster.machine": 1,
     "cluster.consensus": 1,
     "cluster.policy": 1,
-    "cluster.history": 1,
+    "cluster.history": 2,
     "cluster.plan": 0,
     "cluster.timerwheel": 0,
     "cluster.settings": 0,

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Sequence
 
 from cluster.history import FinishedJob, PastEvent
+from cluster.history.ended import record_of
+from cluster.machine.effects import Finished
 
 SYNC_S = 0.3
 
@@ -20,12 +22,12 @@ class SimHistory:
     ) -> None:
         self._loop = loop
         self._durable = durable
-        self._buffer: list[tuple[int, list[FinishedJob]]] = []
+        self._buffer: list[tuple[int, Sequence[Finished]]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 
-    def add(self, index: int, rows: list[FinishedJob]) -> None:
-        self._buffer.append((index, rows))
+    def add(self, index: int, finished: Sequence[Finished]) -> None:
+        self._buffer.append((index, finished))
         if self._timer is None:
             self._timer = self._loop.call_later(SYNC_S, self._sync)
 
@@ -35,9 +37,9 @@ class SimHistory:
     def _sync(self) -> None:
         self._timer = None
         buffer, self._buffer = self._buffer, []
-        for index, rows in buffer:
-            for row in rows:
-                self._durable.setdefault(row.job_id, {})[index] = row
+        for index, lot in buffer:
+            for finished in lot:
+                self._durable.setdefault(finished.job.id, {})[index] = record_of(finished, index)
         waiting, self._waiting = self._waiting, []
         for _, future in waiting:
             if not future.done():

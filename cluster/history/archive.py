@@ -1,9 +1,10 @@
 """Takes finished jobs from the event loop to SQLite, because the loop must not wait for a disk.
 
-`add` only fills a buffer; one thread empties it every few hundredths of a second into the store,
-another one reads. A row can be read from the moment `add` returns: first from the buffer, then from
-the file. A crash loses what was not synced, but not for good: the log is truncated only behind what
-`flushed` vouched for, and replaying the rest adds the rows again, which changes nothing twice.
+`add` only keeps what the machine left of a log entry's jobs, whatever their number; one thread
+turns that into chunks every few hundredths of a second and writes them, another one reads. A row
+can be read from the moment `add` returns: first from the buffer, then from the file. A crash loses
+what was not synced, but not for good: the log is truncated only behind what `flushed` vouched for,
+and replaying the rest adds the rows again, which changes nothing twice.
 
 When the disk is full rows pile up in memory, within limits; beyond them rows are left out, loudly,
 and `flushed` refuses from there on, so that the log keeps what the history lacks.
@@ -12,6 +13,7 @@ and `flushed` refuses from there on, so that the log keeps what the history lack
 import asyncio
 import contextlib
 import functools
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -20,11 +22,14 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from cluster.clock import Clock, SystemClock
+from cluster.history.buffer import Buffer
+from cluster.history.ended import Ended, size_bytes
 from cluster.history.record import FinishedJob, HistoryError, PastEvent, Query
 from cluster.history.store import Store
+from cluster.machine.effects import Finished
 
 GATHER_SECONDS = 0.05  # how long the writer waits for company of a first row
-BATCH_ROWS = 1000  # unless so many have gathered before: more would hold up the loop for long
+BATCH_ROWS = 4000  # unless so many have gathered before: more would hold up the loop for long
 BUFFER_ROWS_MAX = 500_000
 BUFFER_BYTES_MAX = 256 << 20  # counted only while writing fails
 RETRY_SECONDS = 1.0  # after a failed write
@@ -52,8 +57,8 @@ class History:
         self._index_added = 0
         self._index_missing: int | None = None  # the first one that was left out
         self._changed = threading.Condition()  # guards what follows
-        self._buffer: dict[int, FinishedJob] = {}
-        self._writing: dict[int, FinishedJob] = {}
+        self._buffer = Buffer()
+        self._writing = Buffer()
         self._events: list[PastEvent] = []  # of schedules, as the rows in the buffer
         self._events_writing: list[PastEvent] = []
         self._waiters: list[_Waiter] = []
@@ -74,22 +79,19 @@ class History:
         """Opens or creates the file; `retention_ms` 0 keeps everything. Raises HistoryError."""
         return cls(Path(path), retention_ms, clock or SystemClock())
 
-    def add(self, index: int, rows: list[FinishedJob]) -> None:
-        """Takes the rows that the log entry `index` finished. Never waits, never raises."""
-        crowded = self._failing or len(self._buffer) >= BUFFER_ROWS_MAX
-        if crowded and not self._has_room(index, rows):
+    def add(self, index: int, finished: Sequence[Finished]) -> None:
+        """Takes what the log entry `index` finished, to keep. Never waits, never raises."""
+        crowded = self._failing or self._buffer.rows >= BUFFER_ROWS_MAX
+        if crowded and not self._has_room(index, finished):
             return
         with self._changed:
             buffer = self._buffer
             if index <= self._index_at_open:
                 self._replaying = True
-            if index >= self._index_added:
-                self._index_added = index
-                buffer.update({row.job_id: row for row in rows})
-            else:
-                for row in rows:
-                    buffer[row.job_id] = _latest(buffer.get(row.job_id), row)
-            if len(buffer) == len(rows) or len(buffer) >= BATCH_ROWS:
+            self._index_added = max(self._index_added, index)
+            is_first = not buffer.rows
+            buffer.add(index, finished)
+            if is_first or buffer.rows >= BATCH_ROWS:
                 self._changed.notify()
 
     def add_schedule_events(self, index: int, events: Sequence[PastEvent]) -> None:
@@ -105,8 +107,8 @@ class History:
     def get(self, job_id: int) -> FinishedJob | None:
         """A row that is not in the file yet."""
         with self._changed:
-            row = self._buffer.get(job_id)
-            other = self._writing.get(job_id)
+            row = self._buffer.find(job_id)
+            other = self._writing.find(job_id)
         return row if other is None else _latest(row, other)
 
     async def lookup(self, job_id: int) -> FinishedJob | None:
@@ -137,19 +139,18 @@ class History:
         end_id = ID_MAX if before_id is None else before_id
         # Taken before the file is asked: a row that moves meanwhile is seen twice, not never.
         with self._changed:
-            buffered = _merged(self._writing, self._buffer)
+            buffered = self._writing.then(self._buffer)
         stored: dict[int, FinishedJob] = {}
         next_id: int | None = end_id
         while next_id is not None and len(stored) < limit:
             page = functools.partial(self._reader_store.page, query, next_id, limit)
             rows, next_id = await self._off_loop(page)
             for row in rows:
-                newer = buffered.get(row.job_id)
+                newer = buffered.find(row.job_id)
                 if newer is None or newer.index <= row.index:
                     stored[row.job_id] = row
-        for job_id, row in buffered.items():
-            if job_id < end_id and job_id not in stored and query.matches(row):
-                stored[job_id] = row
+        for row in itertools.islice(buffered.newest(query, end_id), limit):
+            stored.setdefault(row.job_id, row)
         return [stored[job_id] for job_id in sorted(stored, reverse=True)[:limit]]
 
     async def runs(
@@ -164,14 +165,8 @@ class History:
         Raises HistoryError when the file cannot be read."""
         end_id = ID_MAX if before_id is None else before_id
         with self._changed:
-            buffered = _merged(self._writing, self._buffer)
-        found = {
-            row.job_id: row
-            for row in buffered.values()
-            if row.schedule_id == schedule_id
-            and row.job_id < end_id
-            and nominal_ms in (None, row.nominal_ms)
-        }
+            buffered = self._writing.then(self._buffer)
+        found = {row.job_id: row for row in buffered.runs(schedule_id, nominal_ms, end_id)}
         stored = functools.partial(self._reader_store.runs, schedule_id, nominal_ms, end_id, limit)
         for row in await self._off_loop(stored):
             found[row.job_id] = _latest(found.get(row.job_id), row)
@@ -231,7 +226,7 @@ class History:
         """Counters since the start, for metrics."""
         return {
             **self._counts,
-            "rows_buffered": len(self._buffer) + len(self._writing),
+            "rows_buffered": self._buffer.rows + self._writing.rows,
             "index_written": self._index_written,
             "failing": self._failing,
         }
@@ -239,11 +234,11 @@ class History:
     async def _off_loop(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._reader, work)
 
-    def _has_room(self, index: int, rows: Sequence[FinishedJob], events: int = 0) -> bool:
+    def _has_room(self, index: int, finished: Sequence[Finished], events: int = 0) -> bool:
         """While writing fails or lags: whether these rows may be kept. Loud when they may not."""
-        size = sum(len(row.payload) + len(row.output or b"") + len(row.log) + 500 for row in rows)
-        size += 200 * events
-        buffered = len(self._buffer) + len(self._writing) + len(self._events) + len(rows) + events
+        size = size_bytes(finished) + 200 * events
+        buffered = self._buffer.rows + self._writing.rows + len(self._events)
+        buffered += len(finished) + events
         if self._failing_bytes + size <= BUFFER_BYTES_MAX and buffered <= BUFFER_ROWS_MAX:
             self._failing_bytes += size
             return True
@@ -255,7 +250,7 @@ class History:
                 self._path,
                 index,
             )
-        self._counts["rows_lost"] += len(rows)
+        self._counts["rows_lost"] += len(finished)
         return False
 
     def _run(self) -> None:
@@ -268,7 +263,7 @@ class History:
                 closing = self._closing
                 replaying, self._replaying = self._replaying, False
                 waiters, self._waiters = waiters + self._waiters, []
-                self._writing, self._buffer = self._buffer, {}
+                self._writing, self._buffer = self._buffer, Buffer()
                 self._events_writing, self._events = self._events, []
                 index_last = self._index_added
             try:
@@ -293,25 +288,25 @@ class History:
             return
         idle_seconds = GATHER_SECONDS if prune_again else PRUNE_SECONDS
         self._changed.wait_for(self._has_work, idle_seconds if self._retention_ms else None)
-        if (self._buffer or self._events) and not (self._waiters or self._closing or retrying):
+        if (self._buffer.rows or self._events) and not (self._waiters or self._closing or retrying):
             self._changed.wait_for(self._is_urgent, GATHER_SECONDS)
 
     def _has_work(self) -> bool:
-        return bool(self._buffer or self._events or self._waiters or self._closing)
+        return bool(self._buffer.rows or self._events or self._waiters or self._closing)
 
     def _is_urgent(self) -> bool:
-        return bool(len(self._buffer) >= BATCH_ROWS or self._waiters or self._closing)
+        return bool(self._buffer.rows >= BATCH_ROWS or self._waiters or self._closing)
 
     def _write(self, index_last: int, replaying: bool, *, durable: bool) -> None:
-        batch, events = self._writing, self._events_writing
-        if batch or events or durable:
-            rows = [batch[job_id] for job_id in sorted(batch)]
+        events = self._events_writing
+        if self._writing.rows or events or durable:
+            ended = Ended.of(self._writing.lots)
             if replaying:
-                rows = self._writer_store.without_known(rows)
-            self._writer_store.write(rows, index_last, durable=durable, events=events)
-            self._counts["rows_written"] += len(rows)
+                ended = self._writer_store.without_known(ended)
+            self._writer_store.write(ended, index_last, durable=durable, events=events)
+            self._counts["rows_written"] += len(ended)
             self._index_written = max(self._index_written, index_last)
-            self._writing, self._events_writing = {}, []
+            self._writing, self._events_writing = Buffer(), []
         if self._failing:
             self._failing = False
             self._failing_bytes = 0
@@ -329,9 +324,9 @@ class History:
         with self._changed:
             self._failing = True
             self._replaying = self._replaying or replaying
-            self._buffer = _merged(self._writing, self._buffer)
+            self._buffer = self._writing.then(self._buffer)
             self._events = self._events_writing + self._events
-            self._writing, self._events_writing = {}, []
+            self._writing, self._events_writing = Buffer(), []
 
     def _prune(self) -> bool:
         """Removes a slice of what is too old; True if there may be more."""
@@ -351,14 +346,6 @@ class History:
 
 def _latest(row: FinishedJob | None, other: FinishedJob) -> FinishedJob:
     return other if row is None or other.index >= row.index else row
-
-
-def _merged(older: dict[int, FinishedJob], newer: dict[int, FinishedJob]) -> dict[int, FinishedJob]:
-    merged = older | newer
-    if len(merged) < len(older) + len(newer):
-        for job_id in older.keys() & newer.keys():
-            merged[job_id] = _latest(older[job_id], newer[job_id])
-    return merged
 
 
 def _settle(

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from cluster.history.record import FinishedJob, PastEvent
+from cluster.history.record import PastEvent
 
 EVENTS_PRUNED_MAX = 50_000  # once a minute: hundreds a second, for schedules that skip a lot
 
@@ -39,13 +39,10 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(PastEvent).decode
 
 
-def write(db: sqlite3.Connection, rows: Sequence[FinishedJob], events: Iterable[PastEvent]) -> None:
-    """Adds to the open transaction."""
-    runs = [
-        (row.job_id, row.schedule_id, row.nominal_ms, row.finished_ms)
-        for row in rows
-        if row.schedule_id
-    ]
+def write(
+    db: sqlite3.Connection, runs: Sequence[tuple[int, str, int, int]], events: Iterable[PastEvent]
+) -> None:
+    """Adds to the open transaction; `runs` as the table's columns."""
     if runs:
         db.executemany("INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?)", runs)
     told = [(each.seq, each.schedule_id, each.at_ms, _encode(each)) for each in events]

@@ -4,6 +4,8 @@ Fields are only ever appended, with defaults, so that old rows stay readable. Ti
 milliseconds, 0 means none. Payload and output are opaque.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
 
@@ -76,10 +78,10 @@ class Query(msgspec.Struct, frozen=True):
     name: str | None = None
     tag: str | None = None
 
-    def matches(self, row: FinishedJob) -> bool:
+    def accepts(self, status: str, queue: str, name: str, tags: Sequence[str]) -> bool:
         return (
-            (self.status is None or row.status == self.status)
-            and (self.queue is None or row.queue == self.queue)
-            and (self.name is None or row.name == self.name)
-            and (self.tag is None or self.tag in row.tags)
+            (self.status is None or status == self.status)
+            and (self.queue is None or queue == self.queue)
+            and (self.name is None or name == self.name)
+            and (self.tag is None or self.tag in tags)
         )

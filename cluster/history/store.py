@@ -1,8 +1,8 @@
-"""Finished jobs in SQLite: up to a thousand rows of neighbouring ids in one compressed chunk.
+"""Finished jobs in SQLite, many to a row: what ended together and has neighbouring ids is a chunk.
 
 Why not a row per job: sqlite3 lets go of the interpreter lock at every step, so next to a busy
 event loop a thread that inserts rows one by one waits for the lock as often (measured: 2,500
-rows/s, against 100,000 in chunks), and alone it costs 4.3 us of CPU per row against 1.6.
+rows/s, against 100,000 in chunks). What is in a chunk and why it is small: `chunk`, `columns`.
 
 A chunk holds ids of one band only (4096 neighbouring ids), so a lookup reads the chunks of one
 band: few when the load is high, many but tiny when it is low. What chunks contain is summed up
@@ -18,22 +18,23 @@ import sqlite3
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from cluster.history import occasions
+from cluster.history import chunk, occasions
+from cluster.history.chunk import Chunk, Place, Values
+from cluster.history.ended import Ended
 from cluster.history.record import FinishedJob, HistoryError, PastEvent, Query
 
 BAND_BITS = 12
-CHUNK_ROWS_MAX = 1000
 CHUNK_BYTES_MAX = 4 << 20  # encoded; larger ones are halved, so that a reader's memory is bounded
 CHUNKS_CACHED = 8
 LABELS_CHARACTERS_MAX = 4096  # a chunk with more different labels than this is always read
 BANDS_PER_PAGE = 32  # a listing looks at no more bands in one go
-COMPRESSION_LEVEL = 1
-SCHEMA_VERSION = 2  # 2: runs and events of schedules
+SCHEMA_VERSION = 3  # 2: runs and events of schedules; 3: chunks by columns
 APPLICATION_ID = 0x51754F48  # "QuOH"
 
 STATUS_BITS = {"completed": 1, "failed": 2, "cancelled": 4, "skipped": 8}
@@ -48,7 +49,8 @@ CREATE TABLE IF NOT EXISTS chunk (
   finished_ms INTEGER NOT NULL,
   statuses INTEGER NOT NULL,
   labels TEXT,
-  rows BLOB NOT NULL
+  rows BLOB NOT NULL,
+  form INTEGER NOT NULL DEFAULT 1
 );
 CREATE INDEX IF NOT EXISTS chunk_band ON chunk (band);
 CREATE INDEX IF NOT EXISTS chunk_finished ON chunk (finished_ms);
@@ -56,8 +58,8 @@ CREATE TABLE IF NOT EXISTS progress (id INTEGER PRIMARY KEY, index_last INTEGER 
 INSERT OR IGNORE INTO progress VALUES (1, 0);
 """
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[FinishedJob]).decode
+# What a file of an earlier release lacks, by the release that brought it.
+UPGRADES = {3: "ALTER TABLE chunk ADD COLUMN form INTEGER NOT NULL DEFAULT 1"}
 
 
 class Store:
@@ -66,7 +68,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._db = _connect(path)
-        self._chunks: OrderedDict[int, list[FinishedJob]] = OrderedDict()
+        self._chunks: OrderedDict[int, Chunk] = OrderedDict()
 
     def index_last(self) -> int:
         """The highest Raft index whose rows are in the file."""
@@ -74,13 +76,13 @@ class Store:
 
     def write(
         self,
-        rows: Sequence[FinishedJob],
+        ended: Ended,
         index_last: int,
         *,
         durable: bool,
         events: Sequence[PastEvent] = (),
     ) -> None:
-        """Adds rows, sorted by id and with each id once, in one transaction.
+        """Adds jobs in one transaction.
 
         With `durable`, this and all earlier transactions are on disk when it returns.
         """
@@ -88,9 +90,9 @@ class Store:
             self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                for band in _bands(rows):
-                    self._insert(band)
-                occasions.write(self._db, rows, events)
+                for start, stop in _bands(ended.ids):
+                    self._insert(ended, start, stop)
+                occasions.write(self._db, ended.runs(), events)
                 # Written even if unchanged: a commit without a page would not sync the log.
                 self._db.execute(
                     "UPDATE progress SET index_last = max(index_last, ?)", (index_last,)
@@ -103,31 +105,31 @@ class Store:
         except sqlite3.Error as error:
             raise self._failure("written", error) from error
 
-    def without_known(self, rows: Sequence[FinishedJob]) -> list[FinishedJob]:
-        """Leaves out rows that the file holds already, in this or a later version."""
-        fresh = []
-        for band in _bands(rows):
-            known = self._band(band[0].job_id >> BAND_BITS)
-            for row in band:
-                stored = known.get(row.job_id)
-                if stored is None or stored.index < row.index:
-                    fresh.append(row)
-        return fresh
+    def without_known(self, ended: Ended) -> Ended:
+        """Leaves out jobs that the file holds already, as they ended here or later."""
+        fresh: list[int] = []
+        for start, stop in _bands(ended.ids):
+            known = self._band(ended.ids[start] >> BAND_BITS)
+            for position in range(start, stop):
+                stored = known.get(ended.ids[position])
+                if stored is None or stored.log_index < ended.indexes[position]:
+                    fresh.append(position)
+        return ended.only(fresh)
 
     def find(self, job_id: int) -> FinishedJob | None:
         """The latest row of one job."""
-        latest: FinishedJob | None = None
+        latest: Place | None = None
         for (chunk_id,) in self._read(
             "SELECT id FROM chunk WHERE band = ? AND first_id <= ? AND last_id >= ?",
             (job_id >> BAND_BITS, job_id, job_id),
         ):
-            rows = self._rows(chunk_id)
-            position = bisect.bisect_left(rows, job_id, key=_job_id)
-            if position < len(rows) and rows[position].job_id == job_id:
-                row = rows[position]
-                if latest is None or row.index > latest.index:
-                    latest = row
-        return latest
+            rows = self._chunk(chunk_id)
+            position = bisect.bisect_left(rows.ids, job_id)
+            if position < len(rows.ids) and rows.ids[position] == job_id:
+                place = Place(rows, position)
+                if latest is None or place.log_index > latest.log_index:
+                    latest = place
+        return None if latest is None else self._row(latest)
 
     def page(
         self, query: Query, before_id: int, limit: int
@@ -149,10 +151,10 @@ class Store:
         found: list[FinishedJob] = []
         bands = self._read(sql, (*arguments, BANDS_PER_PAGE))
         for (band,) in bands:
-            rows = self._band(band)
-            for job_id in sorted(rows, reverse=True):
-                if job_id < before_id and query.matches(rows[job_id]):
-                    found.append(rows[job_id])
+            places = self._band(band)
+            for job_id in sorted(places, reverse=True):
+                if job_id < before_id and places[job_id].matches(query):
+                    found.append(self._row(places[job_id]))
                     if len(found) == limit:
                         return found, job_id
         return found, (bands[-1][0] << BAND_BITS if len(bands) == BANDS_PER_PAGE else None)
@@ -200,48 +202,60 @@ class Store:
     def close(self) -> None:
         self._db.close()
 
-    def _insert(self, rows: Sequence[FinishedJob]) -> None:
-        encoded = _encode(rows)
-        if len(encoded) > CHUNK_BYTES_MAX and len(rows) > 1:
-            self._insert(rows[: len(rows) // 2])
-            self._insert(rows[len(rows) // 2 :])
+    def _insert(self, ended: Ended, start: int, stop: int) -> None:
+        values = ended.values(start, stop)
+        encoded = chunk.encode(values, stop - start)
+        if len(encoded) > CHUNK_BYTES_MAX and stop - start > 1:
+            middle = (start + stop) // 2
+            self._insert(ended, start, middle)
+            self._insert(ended, middle, stop)
             return
-        statuses, labels = _summary(rows)
+        form, blob = chunk.compressed(encoded)
         self._db.execute(
-            "INSERT INTO chunk (band, first_id, last_id, finished_ms, statuses, labels, rows)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO chunk (band, first_id, last_id, finished_ms, statuses, labels, rows, form)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                rows[0].job_id >> BAND_BITS,
-                rows[0].job_id,
-                rows[-1].job_id,
-                max([row.finished_ms for row in rows]),
-                statuses,
-                labels,
-                zlib.compress(encoded, COMPRESSION_LEVEL),
+                ended.ids[start] >> BAND_BITS,
+                ended.ids[start],
+                ended.ids[stop - 1],
+                max(values["finished_ms"]),
+                *_summary(values),
+                blob,
+                form,
             ),
         )
 
-    def _band(self, band: int) -> dict[int, FinishedJob]:
+    def _band(self, band: int) -> dict[int, Place]:
         """The latest row of each job of a band."""
-        latest: dict[int, FinishedJob] = {}
+        latest: dict[int, Place] = {}
         for (chunk_id,) in self._read("SELECT id FROM chunk WHERE band = ?", (band,)):
-            for row in self._rows(chunk_id):
-                other = latest.get(row.job_id)
-                if other is None or other.index < row.index:
-                    latest[row.job_id] = row
+            rows = self._chunk(chunk_id)
+            places = map(Place, repeat(rows), range(len(rows.ids)))
+            fresh = dict(zip(rows.ids, places, strict=True))
+            for job_id in latest.keys() & fresh.keys():  # finished twice
+                if latest[job_id].log_index > fresh[job_id].log_index:
+                    del fresh[job_id]
+            latest |= fresh
         return latest
 
-    def _rows(self, chunk_id: int) -> list[FinishedJob]:
-        """The rows of a chunk; none if it was pruned meanwhile."""
-        if rows := self._chunks.get(chunk_id):
-            self._chunks.move_to_end(chunk_id)
-            return rows
-        blobs = self._read("SELECT rows FROM chunk WHERE id = ?", (chunk_id,))
-        if not blobs:
-            return []
+    def _row(self, place: Place) -> FinishedJob:
         try:
-            rows = _decode(zlib.decompress(blobs[0][0]))
-        except (zlib.error, msgspec.MsgspecError) as error:
+            return place.row()
+        except msgspec.MsgspecError as error:
+            raise self._failure("decoded", error) from error
+
+    def _chunk(self, chunk_id: int) -> Chunk:
+        """A chunk's rows; none if it was pruned meanwhile."""
+        cached = self._chunks.get(chunk_id)
+        if cached is not None:
+            self._chunks.move_to_end(chunk_id)
+            return cached
+        blobs = self._read("SELECT form, rows FROM chunk WHERE id = ?", (chunk_id,))
+        if not blobs:
+            return Chunk.empty()
+        try:
+            rows = Chunk.decode(*blobs[0])
+        except (zlib.error, msgspec.MsgspecError, ValueError) as error:
             raise self._failure("decoded", error) from error
         self._chunks[chunk_id] = rows
         if len(self._chunks) > CHUNKS_CACHED:
@@ -280,9 +294,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA journal_size_limit = 67108864")
         if version < SCHEMA_VERSION:
-            db.executescript(SCHEMA + occasions.SCHEMA)
-            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            _upgrade(db, version if tables else SCHEMA_VERSION)
     except sqlite3.Error as error:
         db.close()
         raise HistoryError(f"history {path} cannot be opened ({error}): {_fix(error)}") from error
@@ -290,6 +302,15 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _upgrade(db: sqlite3.Connection, version: int) -> None:
+    """Makes what is missing since that version, all or nothing."""
+    steps = [UPGRADES[later] for later in sorted(UPGRADES) if later > version]
+    db.executescript(
+        f"BEGIN IMMEDIATE; {SCHEMA} {occasions.SCHEMA} {';'.join([*steps, ''])}"
+        f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
+    )
 
 
 def _fix(error: Exception) -> str:
@@ -305,31 +326,24 @@ def _fix(error: Exception) -> str:
     )
 
 
-def _job_id(row: FinishedJob) -> int:
-    return row.job_id
-
-
-def _bands(rows: Sequence[FinishedJob]) -> Iterator[Sequence[FinishedJob]]:
-    """Cuts sorted rows where a band ends and where a chunk is full."""
+def _bands(ids: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Cuts sorted ids where a band ends."""
     start = 0
-    while start < len(rows):
-        band_end_id = ((rows[start].job_id >> BAND_BITS) + 1) << BAND_BITS
-        stop = min(start + CHUNK_ROWS_MAX, len(rows))
-        if rows[stop - 1].job_id >= band_end_id:
-            stop = bisect.bisect_left(rows, band_end_id, start, stop, key=_job_id)
-        yield rows[start:stop]
+    while start < len(ids):
+        band_end_id = ((ids[start] >> BAND_BITS) + 1) << BAND_BITS
+        stop = bisect.bisect_left(ids, band_end_id, start)
+        yield start, stop
         start = stop
 
 
-def _summary(rows: Sequence[FinishedJob]) -> tuple[int, str | None]:
+def _summary(values: Values) -> tuple[int, str | None]:
     """The statuses as bits; all queues, names and tags as one text, or None if it is too long."""
     statuses = 0
-    labels: set[str] = set()
-    for status, queue, name, tags in {(row.status, row.queue, row.name, row.tags) for row in rows}:
+    for status in set(values["status"]):
         statuses |= STATUS_BITS.get(status, OTHER_STATUS_BIT)
-        labels.add(f"q={queue}")
-        labels.add(f"n={name}")
-        labels.update(f"t={tag}" for tag in tags)
+    labels = {f"q={queue}" for queue in set(values["queue"])}
+    labels |= {f"n={name}" for name in set(values["name"])}
+    labels |= {f"t={tag}" for tags in set(values["tags"]) for tag in tags}
     text = "\n" + "\n".join(sorted(labels)) + "\n"
     return statuses, (text if len(text) <= LABELS_CHARACTERS_MAX else None)
 

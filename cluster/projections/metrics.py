@@ -38,9 +38,14 @@ class HistogramMs:
         self.counts = [0] * (len(BUCKETS_MS) + 1)
         self.sum_ms = 0
 
-    def observe(self, value_ms: int) -> None:
-        self.counts[bisect_left(BUCKETS_MS, value_ms)] += 1
-        self.sum_ms += value_ms
+    def observe(self, value_ms: int, times: int = 1) -> None:
+        self.counts[bisect_left(BUCKETS_MS, value_ms)] += times
+        self.sum_ms += value_ms * times
+
+    def observe_all(self, values_ms: list[int]) -> None:
+        """Jobs of one batch waited and ran for the same few numbers of milliseconds."""
+        for value_ms, times in Counter(values_ms).items():
+            self.observe(value_ms, times)
 
     def family(self, name: str, help_text: str) -> HistogramMetricFamily:
         buckets, running = [], 0
@@ -69,14 +74,22 @@ class Metrics(Collector):
         self._registry.register(self)
 
     def feed(self, effects: Effects) -> None:
-        observe_wait, observe_duration = self._wait.observe, self._duration.observe
-        for _, jobs in effects.jobs_assigned:
-            for job in jobs:
-                observe_wait(job.started_ms - job.run_at_ms)
-        for finished in effects.jobs_finished:
-            job = finished.job
-            if job.started_ms and job.state != lifecycle.CANCELLED:
-                observe_duration(finished.finished_ms - job.started_ms)
+        if effects.jobs_assigned:
+            self._wait.observe_all(
+                [
+                    job.started_ms - job.run_at_ms
+                    for _, jobs in effects.jobs_assigned
+                    for job in jobs
+                ]
+            )
+        if effects.jobs_finished:
+            self._duration.observe_all(
+                [
+                    finished.finished_ms - finished.job.started_ms
+                    for finished in effects.jobs_finished
+                    if finished.job.started_ms and finished.job.state != lifecycle.CANCELLED
+                ]
+            )
         for lag_ms in effects.schedule_lags_ms:
             self._schedule_lag.observe(lag_ms)
 

@@ -7,8 +7,9 @@ from typing import Any, cast
 from actor_rig import Rig, virtual
 
 from cluster.actors.archivist import Archivist
-from cluster.history import FinishedJob, History, PastEvent
+from cluster.history import History, PastEvent
 from cluster.machine.commands import CancelJobs, PauseSchedule, PutSchedule, TriggerSchedule
+from cluster.machine.effects import Finished
 from cluster.machine.model import JobSpec
 
 
@@ -16,12 +17,12 @@ class Recorder:
     """A history that keeps what it was given."""
 
     def __init__(self) -> None:
-        self.rows: list[FinishedJob] = []
+        self.finished: list[Finished] = []
         self.events: list[PastEvent] = []
 
-    def add(self, index: int, rows: list[FinishedJob]) -> None:
-        assert rows, "there is nothing to write"
-        self.rows += rows
+    def add(self, index: int, finished: list[Finished]) -> None:
+        assert finished, "there is nothing to write"
+        self.finished += finished
 
     def add_schedule_events(self, index: int, events: list[PastEvent]) -> None:
         assert events, "there is nothing to write"
@@ -45,7 +46,7 @@ async def test_jobs_and_events_of_schedules_are_written_once_each() -> None:
         CancelJobs([1]),
     ):
         await rig.proposer.propose(cast(Any, command))
-    assert [(row.job_id, row.schedule_id) for row in history.rows] == [(1, "s")]
+    assert [each.job.id for each in history.finished] == [1]
     told = [(each.kind, each.reason) for each in history.events]
     assert told == [("skipped", "overlap"), ("paused", "holidays")]
     numbers = [each.seq for each in history.events]

@@ -6,16 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from history_rig import ended, job, lot
 
-from cluster.history import FinishedJob, History, HistoryError
+from cluster.history import History, HistoryError
 from cluster.history.record import Query
-from cluster.history.store import BAND_BITS, CHUNK_BYTES_MAX, CHUNK_ROWS_MAX, Store
+from cluster.history.store import BAND_BITS, CHUNK_BYTES_MAX, Store
 
 BAND = 1 << BAND_BITS
-
-
-def job(job_id: int, payload: bytes = b"{}") -> FinishedJob:
-    return FinishedJob(job_id=job_id, index=1, status="completed", name="send", payload=payload)
 
 
 @pytest.fixture
@@ -25,9 +22,8 @@ def path(tmp_path: Path) -> Path:
 
 async def test_large_rows_are_split_into_several_chunks(path: Path) -> None:
     history = History.open(path, 0)
-    payload = b"x" * (CHUNK_BYTES_MAX // 8)
-    rows = [job(n, payload=payload) for n in range(1, 40)]
-    history.add(1, rows)
+    rows = [job(n, payload=bytes([n]) * (CHUNK_BYTES_MAX // 8)) for n in range(1, 40)]
+    history.add(1, lot(rows))
     await history.flushed(1)
     with sqlite3.connect(path) as db:
         (chunks,) = db.execute("SELECT count(*) FROM chunk").fetchone()
@@ -40,16 +36,15 @@ async def test_large_rows_are_split_into_several_chunks(path: Path) -> None:
 
 def test_chunks_are_bounded_and_keep_to_their_band(path: Path) -> None:
     store = Store(path)
-    rows = [job(n) for n in range(BAND - 10, BAND + CHUNK_ROWS_MAX + 20)]
-    store.write(rows, 1, durable=False)
+    rows = [job(n) for n in range(BAND - 10, 2 * BAND + 20)]
+    store.write(ended(rows), 1, durable=False)
     with sqlite3.connect(path) as db:
         chunks = db.execute("SELECT band, first_id, last_id FROM chunk ORDER BY id").fetchall()
     db.close()
-    last_id = BAND + CHUNK_ROWS_MAX
     assert chunks == [
         (0, BAND - 10, BAND - 1),
-        (1, BAND, last_id - 1),
-        (1, last_id, last_id + 19),
+        (1, BAND, 2 * BAND - 1),
+        (2, 2 * BAND, 2 * BAND + 19),
     ]
     assert store.page(Query(), BAND, 3)[0] == [job(BAND - 1), job(BAND - 2), job(BAND - 3)]
     store.close()
@@ -97,7 +92,7 @@ def test_a_file_that_cannot_be_used_is_named_with_the_fix(
 
 async def test_a_damaged_row_is_an_error_and_not_an_absent_job(path: Path) -> None:
     history = History.open(path, 0)
-    history.add(1, [job(1)])
+    history.add(1, lot([job(1)]))
     await history.flushed(1)
     db = sqlite3.connect(path)
     db.execute("UPDATE chunk SET rows = x'00'")
@@ -114,11 +109,11 @@ def test_a_write_that_meets_a_full_disk_leaves_nothing_half_done(path: Path) -> 
     store._db.execute(f"PRAGMA max_page_count = {pages + 2}")
     noise = random.Random(1).randbytes(50_000)
     with pytest.raises(HistoryError, match=r"disk is full.*free space on its disk"):
-        store.write([job(1), job(BAND * 2, payload=noise)], 7, durable=True)
+        store.write(ended([job(1), job(BAND * 2, payload=noise)]), 7, durable=True)
     assert store.find(1) is None
     assert store.index_last() == 0
     store._db.execute("PRAGMA max_page_count = 1000000")
-    store.write([job(1), job(BAND * 2, payload=noise)], 7, durable=True)
+    store.write(ended([job(1), job(BAND * 2, payload=noise)]), 7, durable=True)
     assert store.find(BAND * 2) == job(BAND * 2, payload=noise)
     assert store.index_last() == 7
     store.close()

@@ -1,0 +1,133 @@
+"""A chunk: rows of neighbouring jobs as one blob of columns, in the order of FinishedJob's fields.
+
+A column that holds nothing but its field's default is left out, so the fields that most jobs do
+not use cost a byte per chunk. Chunks of the first releases are compressed rows; they are read, not
+written.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+
+import msgspec
+
+from cluster.history import columns
+from cluster.history.columns import Column, Same
+from cluster.history.record import FinishedJob, Query
+
+FIELDS = FinishedJob.__struct_fields__
+ROWS, COLUMNS, COLUMNS_COMPRESSED = 1, 2, 3  # what a chunk's blob is
+COMPRESSION_LEVEL = 1
+COMPRESSED_FROM_BYTES = 512  # below it there is nothing to gain
+COMPRESSION_SAMPLE_BYTES = 4096
+COMPRESSION_GAIN_MIN = 0.3  # of the sample's bytes
+
+Values = dict[str, Sequence[Any]]  # by field; a single value stands for every row
+
+
+class _Packed(msgspec.Struct, array_like=True, gc=False):
+    count: int
+    columns: list[Column | None]
+
+
+_DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(FinishedJob)}
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Packed).decode
+_decode_rows = msgspec.msgpack.Decoder(list[FinishedJob]).decode
+
+
+def encode(values: Values, count: int) -> bytes:
+    """The columns of `count` rows with rising ids; `values` may leave out defaults."""
+    packed: list[Column | None] = []
+    for name in FIELDS:
+        column = None
+        if name in values:
+            pack = columns.pack_rising if name == "job_id" else columns.pack
+            column = pack(values[name])
+            if isinstance(column, Same) and column.value == _DEFAULTS[name]:
+                column = None
+        packed.append(column)
+    return _encode(_Packed(count, packed))
+
+
+def compressed(encoded: bytes) -> tuple[int, bytes]:
+    """The blob to store and its form. Columns leave little to gain but in payloads, so a sample
+    decides whether it is worth the time."""
+    if len(encoded) < COMPRESSED_FROM_BYTES:
+        return COLUMNS, encoded
+    middle = max(0, (len(encoded) - COMPRESSION_SAMPLE_BYTES) // 2)
+    sample = encoded[middle : middle + COMPRESSION_SAMPLE_BYTES]
+    smaller = len(zlib.compress(sample, COMPRESSION_LEVEL))
+    if smaller > len(sample) * (1 - COMPRESSION_GAIN_MIN):
+        return COLUMNS, encoded
+    return COLUMNS_COMPRESSED, zlib.compress(encoded, COMPRESSION_LEVEL)
+
+
+class Place(NamedTuple):
+    """Where a row is."""
+
+    chunk: Chunk
+    position: int
+
+    @property
+    def log_index(self) -> int:
+        return self.chunk.indexes[self.position]
+
+    def row(self) -> FinishedJob:
+        return self.chunk.row(self.position)
+
+    def matches(self, query: Query) -> bool:
+        return self.chunk.matches(query, self.position)
+
+
+class Chunk:
+    """A chunk as it is read: a row is made of its columns, and its types are checked, when somebody
+    wants it."""
+
+    def __init__(self, fields: list[Sequence[Any]]) -> None:
+        self._fields = fields
+        by_name = dict(zip(FIELDS, fields, strict=True))
+        self.ids: Sequence[int] = by_name["job_id"]
+        self.indexes: Sequence[int] = by_name["index"]
+        self._filtered = [by_name[name] for name in ("status", "queue", "name", "tags")]
+
+    @classmethod
+    def empty(cls) -> Self:
+        return cls([[] for _ in FIELDS])
+
+    @classmethod
+    def decode(cls, form: int, blob: bytes) -> Self:
+        """Raises zlib.error, MsgspecError or ValueError for a damaged one."""
+        if form == ROWS:
+            rows = _decode_rows(zlib.decompress(blob))
+            return cls([[getattr(row, name) for row in rows] for name in FIELDS])
+        if form not in (COLUMNS, COLUMNS_COMPRESSED):
+            raise ValueError(f"unknown form {form}")
+        packed = _decode(zlib.decompress(blob) if form == COLUMNS_COMPRESSED else blob)
+        # A later release may have more fields, an earlier one fewer.
+        given = [*packed.columns, *[None] * len(FIELDS)]
+        return cls(
+            [
+                _unpack(name, column, packed.count)
+                for name, column in zip(FIELDS, given, strict=False)
+            ]
+        )
+
+    def row(self, position: int) -> FinishedJob:
+        """Raises MsgspecError for a damaged one."""
+        return msgspec.convert([field[position] for field in self._fields], FinishedJob)
+
+    def matches(self, query: Query, position: int) -> bool:
+        status, queue, name, tags = [field[position] for field in self._filtered]
+        return query.accepts(status, queue, name, tags)
+
+
+def _unpack(name: str, column: Column | None, count: int) -> Sequence[Any]:
+    if column is None:
+        if _DEFAULTS[name] is msgspec.NODEFAULT:
+            raise ValueError(f"the column {name} is missing")
+        return [_DEFAULTS[name]] * count
+    return columns.unpack(column, count)
