@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+BENCH  := $(VENV)/.bench-installed
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up check test sim chaos bench clean
@@ -42,8 +43,12 @@ sim: setup  ## seeded simulations of whole clusters: SEEDS=1000 make sim
 chaos: setup  ## kill -9, pauses and restarts of real nodes under load: CYCLES=500 SEED=7 make chaos
 	@$(BIN)/python -m chaos.live.kills --cycles $(or $(CYCLES),50) --seed $(or $(SEED),1)
 
-bench: setup  ## measure P1 to P6 and P9 (SCALE=full for the record), append to bench/RESULTS.md
-	@$(BIN)/python -m bench --scale $(or $(SCALE),quick)
+bench: $(BENCH)  ## measure P1 to P6, P9 and variants (SCALE=full for the record, ROWS=P2,V), append to bench/RESULTS.md
+	@$(BIN)/python -m bench --scale $(or $(SCALE),quick) $(if $(ROWS),--rows $(ROWS))
+
+$(BENCH): $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	@touch $@
 
 clean:  ## remove .venv and everything generated
 	rm -rf $(VENV) .demo .up .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

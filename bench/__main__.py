@@ -30,6 +30,7 @@ ROWS = {
     "F3": "f3_calm",
     "F4": "f4_transfer",
     "S1": "s1_schedules",
+    "V": "v_variants",
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

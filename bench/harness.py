@@ -50,9 +50,12 @@ class Scale:
     schedules: int  # that are idle while others fire
     fires_per_s: int
     burst: int  # schedules that are due at the same moment
+    variant_jobs: int  # of the rows V, where a batch has 1,000
 
 
-QUICK = Scale("quick", 100_000, 60_000, 5_000, 5.0, 100_000, 3, 100_000, 6, 5.0, 5_000, 200, 1_000)
+QUICK = Scale(
+    "quick", 100_000, 60_000, 5_000, 5.0, 100_000, 3, 100_000, 6, 5.0, 5_000, 200, 1_000, 30_000
+)
 FULL = Scale(
     "full",
     600_000,
@@ -67,6 +70,7 @@ FULL = Scale(
     200_000,
     1_000,
     10_000,
+    120_000,
 )
 
 

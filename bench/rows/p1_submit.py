@@ -2,49 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from pathlib import Path
 
-import aiohttp
-
-from bench.harness import (
-    QUIET,
-    Result,
-    Scale,
-    batch_body,
-    by_status,
-    cpu_seconds,
-    post_batch,
-    replicas_equal,
-)  # fmt: skip
+from bench.flow import Load, submission
+from bench.harness import QUIET, Result, Scale
 from chaos.live.processes import LocalCluster
 
 BATCH = 1_000
 CLIENTS = 4
+TARGET = ">= 150,000 jobs/s"
 
 
 async def measure(scale: Scale, folder: Path) -> list[Result]:
-    async with LocalCluster(folder, flags=QUIET) as cluster, aiohttp.ClientSession() as session:
-        leader = await cluster.leader()
-        body = batch_body(BATCH, "noop")
-        await post_batch(session, leader.url, body)
-        left = scale.submissions // BATCH
-
-        async def client() -> None:
-            nonlocal left
-            while left > 0:
-                left -= 1
-                await post_batch(session, leader.url, body)
-
-        cpu, started = cpu_seconds(cluster), time.perf_counter()
-        await asyncio.gather(*(client() for _ in range(CLIENTS)))
-        seconds = time.perf_counter() - started
-        cpu = cpu_seconds(cluster) - cpu
-        pending = (await by_status(cluster))["pending"]
-        holds = pending == scale.submissions + BATCH and await replicas_equal(cluster)
+    async with LocalCluster(folder, flags=QUIET) as cluster:
+        flow = await submission(cluster, Load(scale.submissions, BATCH, clients=CLIENTS))
     figures = {
-        "rate": f"{scale.submissions / seconds:,.0f} jobs/s",
-        "cpu": f"{cpu / scale.submissions * 10_000:.2f} s per 10,000 jobs",
+        "rate": f"{flow.rate:,.0f} jobs/s",
+        **flow.cost(),
+        **flow.posts.summary("p50", "p99", "max"),
+        "log": flow.per_job()["log"],
     }
-    return [Result("P1", f"submit, batches of {BATCH}, 100 B", figures, ">= 150,000 jobs/s", holds)]
+    return [Result("P1", f"submit, batches of {BATCH}, 100 B", figures, TARGET, flow.holds)]

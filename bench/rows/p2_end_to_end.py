@@ -2,64 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from pathlib import Path
 
-import aiohttp
-
-from bench.harness import (
-    QUIET,
-    Result,
-    Scale,
-    batch_body,
-    by_status,
-    cpu_seconds,
-    post_batch,
-    replicas_equal,
-    rss_mb,
-)  # fmt: skip
+from bench.flow import SLOTS, Load, end_to_end
+from bench.harness import QUIET, Result, Scale
 from chaos.live.processes import LocalCluster
 
-BATCH = 1_000
-CLIENTS = 2
-AHEAD_JOBS = 20_000  # how far submission may run ahead of completion
+TARGET = ">= 50,000 jobs/s"
 
 
 async def measure(scale: Scale, folder: Path) -> list[Result]:
-    async with LocalCluster(folder, flags=QUIET) as cluster, aiohttp.ClientSession() as session:
-        await cluster.worker("w1", "bench.tasks:app", slots=2_000)
-        leader = await cluster.leader()
-        body = batch_body(BATCH, "noop")
-        total, sent, done = scale.end_to_end, 0, 0
-
-        async def client() -> None:
-            nonlocal sent
-            while sent < total:
-                if sent - done > AHEAD_JOBS:
-                    await asyncio.sleep(0.005)
-                    continue
-                sent += BATCH
-                await post_batch(session, leader.url, body)
-
-        async def watch() -> None:
-            nonlocal done
-            while done < total:
-                done = (await by_status(cluster))["completed"]
-                await asyncio.sleep(0.02)
-
-        cpu, started = cpu_seconds(cluster), time.perf_counter()
-        async with asyncio.timeout(300):
-            await asyncio.gather(watch(), *(client() for _ in range(CLIENTS)))
-        seconds = time.perf_counter() - started
-        cpu = cpu_seconds(cluster) - cpu
-        counts = await by_status(cluster)
-        holds = counts["completed"] == total and counts["pending"] == counts["running"] == 0
-        holds = holds and await replicas_equal(cluster)
-        memory = rss_mb(cluster)
+    async with LocalCluster(folder, flags=QUIET) as cluster:
+        await cluster.worker("w1", "bench.tasks:app", slots=SLOTS)
+        flow = await end_to_end(cluster, Load(scale.end_to_end))
     figures = {
-        "rate": f"{total / seconds:,.0f} jobs/s",
-        "cpu": f"{cpu / total * 10_000:.2f} s per 10,000 jobs",
-        "node RSS": f"{max(memory)} MiB",
+        "rate": f"{flow.rate:,.0f} jobs/s",
+        **flow.cost(),
+        "POST p50": f"{flow.posts.at_ms(50):.1f} ms",
+        "p99": f"{flow.posts.at_ms(99):.1f} ms",
+        **flow.per_job(),
     }
-    return [Result("P2", "end to end, no-op, one worker", figures, ">= 50,000 jobs/s", holds)]
+    return [Result("P2", "end to end, no-op, one worker", figures, TARGET, flow.holds)]
