@@ -45,17 +45,44 @@ COUNTS = {
     "history bytes": about(4_096, 0.3),  # whole pages; payloads of one letter compress well
 }
 
-# Executed bytecode instructions per job, on all three nodes together; see `steps`. What runs by the
-# clock (the ticks of consensus and of the event loop) depends on how slow the machine is.
+# Executed bytecode instructions of the steps of `bench.micro`, per operation.
 STEPS = {
-    "cluster/api": about(84),
-    "cluster/actors": about(470),
-    "cluster/history": about(123),
-    "cluster/machine": about(822),
-    "cluster/projections": about(396),
-    "quorate": about(424),
-    "cluster/consensus": about(550, 1.5),
-    "libraries": about(550, 1.0),
+    "edge: group it by what jobs have in common": about(53.3),
+    "machine: submit": about(26.5),
+    "machine: submit, delayed": about(22.6),
+    "machine: assign": about(98.5),
+    "machine: complete": about(146.5),
+    "machine: fail, retried": about(496.4),
+    "machine: fail, dead": about(504.4),
+    "machine: cancel, pending": about(173.3),
+    "machine: become due, all in the same millisecond": about(66.5),
+    "machine: launch by a schedule": about(740.3),
+    "machine: snapshot, written": about(96.1),
+    "machine: snapshot, loaded": about(23.4),
+    "timers: insert, within ten seconds": about(68.9),
+    "timers: cancel": about(61.9),
+    "timers: advance ten seconds, in steps of 10 ms": about(271.7),
+    "derived: ready queues, fed with submissions": about(16.2),
+    "derived: ready queues, taken from by the leader": about(31.2),
+    "derived: ready queues, trimmed at a follower": about(23.1),
+    "derived: metrics, assigned and completed": about(86.1),
+    "derived: history, rows made and handed over": about(112.1),
+    "disk: journal, entry of 200 B, one write for 100": about(106.6),
+    "disk: journal, entry of 200 B, each written": about(316.5),
+    "disk: journal, entry of 102 kB, each written": about(316.5),
+    "disk: history, chunks of 1,000 rows": about(24.3),
+    "wire: append with an entry of 200 B, encoded": about(201.1),
+    "wire: append with an entry of 200 B, decoded": about(304.2),
+    "wire: append with an entry of 102 kB, encoded": about(201.1),
+    "wire: append with an entry of 102 kB, decoded": about(304.2),
+    "wire: acknowledgement, encoded and decoded": about(299.2),
+    "leader: submit, proposed and applied, 1,000 at a time": about(50.2),
+    "leader: assign: chosen, proposed, applied, framed": about(248.2),
+    "leader: complete, proposed and applied, 1,000 at a time": about(153.8),
+    "leader: submit and assign, 10 at a time": about(950.1),
+    "leader: submit and assign, one at a time": about(6504.4),
+    "worker: run a no-op, 1,000 at a time": about(454.0),
+    "worker: run a no-op, one at a time": about(1471.0),
 }
 
 # Of one replica: the state, ready queues and metrics.
