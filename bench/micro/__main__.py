@@ -9,7 +9,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.__main__ import RESULTS, _commit, _machine
+from bench.__main__ import RESULTS, commit, machine
 from bench.micro.timing import ROUNDS, Step
 
 PARTS = ("edge", "codec", "machine", "timers", "derived", "disk", "wire", "leader", "worker")
@@ -43,9 +43,9 @@ def main() -> int:
             print(lines[-1], flush=True)
     if not arguments.no_record:
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
-        head = f"\n## {now} UTC, commit {_commit()}, single steps (`python -m bench.micro`)\n\n"
+        head = f"\n## {now} UTC, commit {commit()}, single steps (`python -m bench.micro`)\n\n"
         with RESULTS.open("a", encoding="utf-8") as file:
-            file.write(f"{head}{_machine()}\n\n" + "\n".join(lines) + "\n")
+            file.write(f"{head}{machine()}\n\n" + "\n".join(lines) + "\n")
     return 0
 
 
