@@ -29,10 +29,12 @@ from cluster.actors.proposer import Proposer
 from cluster.actors.replanner import Replanner
 from cluster.actors.scheduler import Scheduler
 from cluster.actors.services import Services
+from cluster.actors.submissions import Submissions
 from cluster.actors.supervisor import Supervisor
 from cluster.actors.timekeeper import Timekeeper
 from cluster.actors.waiters import Waiters
 from cluster.api.app import build_app
+from cluster.api.door import Door
 from cluster.api.peerclock import PeerClockClient
 from cluster.clock import Clock, GuardedClock, SystemClock, elapsed_ms
 from cluster.consensus import (
@@ -95,6 +97,7 @@ class Node:
             elapsed_ms if clock is None else clock.monotonic_ms,
         )
         self._runner: web.AppRunner | None = None
+        self._door: Door | None = None
         self._stopping: set[asyncio.Task[None]] = set()
         self._started = False
 
@@ -145,6 +148,7 @@ class Node:
             self.metrics,
             self.clocks,
             Planner(self.raft, clock),
+            Submissions(self.proposer),
         )
 
     def _leader_duties(self, ttl_ms: int) -> Supervisor:
@@ -192,6 +196,7 @@ class Node:
             "proposals_queued": self.proposer.queued,
             "proposed_batches": self.proposer.batches_total,
             "proposed_commands": self.proposer.commands_total,
+            "fast_lane_submissions": self._door.submitted_total if self._door is not None else 0,
             "assigned_jobs": self.dispatcher.assigned_total,
             "actor_restarts": self.leader_duties.restarts_total,
             "listener_errors": raft.listener_errors_total,
@@ -276,8 +281,10 @@ class Node:
             build_app(self.services), access_log=None, shutdown_timeout=self.settings.drain_seconds
         )
         await self._runner.setup()
+        assert self._runner.server is not None
+        self._door = Door(self.services, self._runner.server)
         try:
-            await web.TCPSite(self._runner, host, port, reuse_address=True, backlog=1024).start()
+            await self._door.open(host, port)
         except OSError as error:
             raise NodeStartError(
                 f"cannot listen on http {self.settings.http}: {error.strerror}; "
@@ -308,14 +315,22 @@ class Node:
             return
         self._started = False
         await self.drain()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self._stop_serving()
         await self.leader_duties.stopped()
         await self.watches.stopped()
         await self.peer_clocks.close()
         await asyncio.gather(*self._stopping, return_exceptions=True)
         await self.raft.consensus.stop()
         await self.history.close()
+
+    async def _stop_serving(self) -> None:
+        """Both servers have the same time to answer what is under way."""
+        if self._runner is None:
+            return
+        cleanup = [self._runner.cleanup()]
+        if self._door is not None:
+            cleanup.insert(0, self._door.close(self.settings.drain_seconds))
+        await asyncio.gather(*cleanup)
 
     async def __aenter__(self) -> Self:
         await self.start()

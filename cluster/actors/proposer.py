@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -27,8 +28,25 @@ DISK_FULL_RETRY_S = 5
 QUEUE_WAIT_S = 5.0  # behind entries that do not commit; a client can do better than wait
 
 _encode = msgspec.msgpack.Encoder().encode
-# The future may be that of a later command (None); the float is the deadline.
-Waiting = tuple[msgspec.Raw, "asyncio.Future[Result] | None", float]
+
+
+class Answered(Protocol):
+    """Who waits for a result: a future, or what hands it on to many."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: Result, /) -> None: ...
+    def set_exception(self, error: Exception, /) -> None: ...
+    def exception(self) -> object: ...
+
+
+class LateCommand(Answered, Protocol):
+    """A command that still grows while it waits; it is told what became of it."""
+
+    def command(self) -> Command: ...
+
+
+# Whose answer it is may be told by a later command (None); the float is the deadline.
+Waiting = tuple[msgspec.Raw | LateCommand, Answered | None, float]
 
 
 class Proposer:
@@ -56,10 +74,7 @@ class Proposer:
     def propose_all(self, commands: Sequence[Command]) -> asyncio.Future[Result]:
         """The result of the last of some commands, for who reads from the state what became of the
         others: once it is known they are applied, or never will be. Raises as `propose`."""
-        if not self._raft.is_leader:
-            raise NotLeader(self._raft.leader_http)
-        if len(self._queue) >= QUEUE_COMMANDS_MAX or self._queue_bytes >= QUEUE_BYTES_MAX:
-            raise Overloaded("the proposal queue is full")
+        self._require_place()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         deadline, last = loop.time() + QUEUE_WAIT_S, commands[-1]
@@ -68,10 +83,27 @@ class Proposer:
             answer = future if command is last else None
             self._queue.append((msgspec.Raw(raw), answer, deadline))
             self._queue_bytes += len(raw)
+        self._added()
+        return future
+
+    def propose_late(self, late: LateCommand) -> None:
+        """A command that is asked for when its turn has come. Raises as `propose`."""
+        self._require_place()
+        deadline = asyncio.get_running_loop().time() + QUEUE_WAIT_S
+        self._queue.append((late, late, deadline))
+        self._added()
+
+    def _require_place(self) -> None:
+        if not self._raft.is_leader:
+            raise NotLeader(self._raft.leader_http)
+        if len(self._queue) >= QUEUE_COMMANDS_MAX or self._queue_bytes >= QUEUE_BYTES_MAX:
+            raise Overloaded("the proposal queue is full")
+
+    def _added(self) -> None:
         self._wake()
         if self._expiry is None and self._in_flight >= ENTRIES_IN_FLIGHT_MAX:
+            loop = asyncio.get_running_loop()
             self._expiry = loop.call_later(QUEUE_WAIT_S, self._expire)
-        return future
 
     def tick(self) -> None:
         """Let time pass in the log: the next batch goes even when there is no command."""
@@ -107,12 +139,16 @@ class Proposer:
 
         self._raft.propose_raw(raws, answered)
 
-    def _gather(self) -> tuple[list[msgspec.Raw], list[asyncio.Future[Result] | None]]:
+    def _gather(self) -> tuple[list[msgspec.Raw], list[Answered | None]]:
         raws: list[msgspec.Raw] = []
-        futures: list[asyncio.Future[Result] | None] = []
+        futures: list[Answered | None] = []
         queue, size = self._queue, 0
         while queue and len(raws) < BATCH_COMMANDS_MAX:
-            raw, future, _ = queue[0]
+            raw, future, deadline = queue[0]
+            if not isinstance(raw, msgspec.Raw):
+                raw = msgspec.Raw(_encode(raw.command()))
+                self._queue_bytes += len(memoryview(raw))
+                queue[0] = raw, future, deadline
             length = len(memoryview(raw))
             if raws and size + length > BATCH_BYTES_TARGET:
                 break
@@ -123,9 +159,7 @@ class Proposer:
             futures.append(future)
         return raws, futures
 
-    def _resolve(
-        self, futures: list[asyncio.Future[Result] | None], outcome: Outcome, results: object
-    ) -> None:
+    def _resolve(self, futures: list[Answered | None], outcome: Outcome, results: object) -> None:
         if outcome is Outcome.APPLIED:
             answers = results if isinstance(results, list) else []
             if len(answers) != len(futures):
@@ -160,7 +194,8 @@ class Proposer:
         loop = asyncio.get_running_loop()
         while self._queue and self._queue[0][2] <= loop.time():
             raw, future, _ = self._queue.popleft()
-            self._queue_bytes -= len(memoryview(raw))
+            if isinstance(raw, msgspec.Raw):
+                self._queue_bytes -= len(memoryview(raw))
             if future is not None and not future.done():
                 future.set_exception(Overloaded("what was proposed before does not commit"))
                 future.exception()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cluster.actors.planner import Planner
     from cluster.actors.polls import PollDesk
     from cluster.actors.proposer import Proposer
+    from cluster.actors.submissions import Submissions
     from cluster.actors.waiters import Waiters
     from cluster.clock import Clock
     from cluster.history import History
@@ -104,4 +105,5 @@ class Services:
     metrics: Metrics
     clocks: ClockWatch
     planner: Planner
+    submissions: Submissions
     draining: bool = False

@@ -153,6 +153,11 @@ class ProblemError(Exception):
         return ProblemError(self.code, self.detail, pointer=pointer)
 
     def response(self, request: web.BaseRequest) -> web.Response:
+        status, headers, body = self.parts(request.path)
+        return web.Response(status=status, body=body, headers=headers)
+
+    def parts(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body of the answer to a request for `path`."""
         kind = KINDS[self.code]
         problem = Problem(
             type=TYPE_PREFIX + self.code,
@@ -160,7 +165,7 @@ class ProblemError(Exception):
             status=kind.status,
             detail=self.detail,
             code=self.code,
-            instance=request.path,
+            instance=path,
             leader=self.leader,
         )
         if self.pointer is not None:
@@ -170,7 +175,7 @@ class ProblemError(Exception):
             headers["Retry-After"] = str(self.retry_after_s)
         if self.allow is not None:
             headers["Allow"] = self.allow
-        return web.Response(status=kind.status, body=_encode(problem), headers=headers)
+        return kind.status, headers, _encode(problem)
 
 
 def refusal(rejected: Rejected, pointer: str | None = None) -> ProblemError:
@@ -179,7 +184,7 @@ def refusal(rejected: Rejected, pointer: str | None = None) -> ProblemError:
     return ProblemError(code, detail, pointer=pointer)
 
 
-def problem_of(error: Exception) -> ProblemError | None:
+def problem_of(error: BaseException) -> ProblemError | None:
     """The problem that an exception of the layers below is; None for a bug."""
     if isinstance(error, ProblemError):
         return error

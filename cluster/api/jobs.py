@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from aiohttp import web
 from msgspec import UNSET
 
@@ -15,6 +17,7 @@ from cluster.api.answers import (
     ResultAnswer,
     Timeline,
 )
+from cluster.api.codec import BodyDecoder
 from cluster.api.errors import ProblemError, refusal
 from cluster.api.intake import (
     check_label,
@@ -59,6 +62,7 @@ from cluster.machine.views import JobFilter, JobView
 routes = Routes("jobs")
 
 # What a repetition may run into although the first request was accepted.
+decode_job = BodyDecoder(JobRequest, optional=False)
 TIME_DEPENDENT = frozenset({"validation", "queue_full"})
 
 
@@ -78,17 +82,32 @@ async def submit_job(call: Call[JobRequest, Query]) -> web.StreamResponse:
     if request.schedule is not None:
         return await schedules.create_from_job(call, request, key)
     try:
-        group = group_of(request, services.clock.now_ms(), services.settings)
-        group.payloads.append(definition_payload(request, services.settings))
-        if group.unique_keys is not None and request.unique_key is not None:
-            group.unique_keys.append(request.unique_key)
-        require_room(services, group.spec.queue, 1)
+        group = lone_group(services, request)
     except ProblemError as problem:
         answered = await recall(services, key) if problem.code in TIME_DEPENDENT else None
         if answered is None:
             raise
         return await created(services, answered)
     return await created(services, await submit(services, [group], key))
+
+
+def lone_group(services: Services, request: JobRequest) -> JobGroup:
+    """The group of one job, for which there is room. Raises ProblemError."""
+    group = group_of(request, services.clock.now_ms(), services.settings)
+    group.payloads.append(definition_payload(request, services.settings))
+    if group.unique_keys is not None and request.unique_key is not None:
+        group.unique_keys.append(request.unique_key)
+    require_room(services, group.spec.queue, 1)
+    return group
+
+
+def submit_plain(services: Services, raw: bytes) -> asyncio.Future[Submitted | Rejected] | None:
+    """As `submit_job`, as far as it goes without a key and without waiting; None when the request
+    wants more. Raises what the edge knows how to refuse, and then nothing was done."""
+    request = decode_job.decode(raw, None)
+    if request.schedule is not None or request.unique_key is not None:
+        return None
+    return services.submissions.submit(lone_group(services, request))
 
 
 async def created(services: Services, result: Submitted, prefix: str = "/v1/jobs") -> web.Response:

@@ -114,6 +114,12 @@ async def answer_of(services: Services, job_id: int) -> JobAnswer:
     return answer(services, await find_job(services, job_id))
 
 
+def plain_answer(services: Services, job_id: int) -> JobAnswer | None:
+    """As `answer_of`, of a job that is probably live; None when it is not."""
+    view = views.job(services.raft.state, job_id)
+    return None if view is None else answer(services, view)
+
+
 def answer(services: Services, view: JobView) -> JobAnswer:
     return job_answer(view, services.live.progress(view.id))
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 from cluster.actors.services import Services
+from cluster.actors.submissions import may_gather
 from cluster.api.errors import ProblemError, refusal
 from cluster.api.models import KEY_CHARACTERS_MAX
 from cluster.api.routing import Header
@@ -74,8 +75,13 @@ async def propose(services: Services, command: Command) -> Any:
 
 
 async def submit(services: Services, groups: list[JobGroup], key: RequestKey) -> Submitted:
-    """Create the jobs of all groups in one command."""
-    result = await propose(services, SubmitJobs(groups, *key))
+    """Create the jobs of all groups in one command, which others may share where they are few."""
+    if not key.key and len(groups) == 1 and may_gather(groups[0]):
+        result: Result = await services.submissions.submit(groups[0])
+        if isinstance(result, Rejected):
+            raise refusal(result)
+    else:
+        result = await propose(services, SubmitJobs(groups, *key))
     assert isinstance(result, Submitted)
     return result
 

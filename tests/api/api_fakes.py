@@ -24,6 +24,7 @@ from cluster.actors.planner import Planner
 from cluster.actors.polls import PollDesk
 from cluster.actors.proposer import Proposer
 from cluster.actors.services import Assignment, AttemptError, Services
+from cluster.actors.submissions import Submissions
 from cluster.actors.supervisor import Supervisor
 from cluster.actors.waiters import Waiters
 from cluster.api import build_app
@@ -206,7 +207,7 @@ class FakeNode:
         self.services = Services(
             self.settings, self.guarded, raft, self.proposer, self.desk, self.polls, self.waiters,
             self.live, self.history, self.metrics, self.clocks,
-            Planner(raft, self.guarded),
+            Planner(raft, self.guarded), Submissions(self.proposer),
         )  # fmt: skip
         self.app = build_app(self.services)
 

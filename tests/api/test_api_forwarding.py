@@ -115,12 +115,12 @@ async def test_leadership_that_moves_during_a_request_moves_the_request(pair):
     follower.node.raft.is_leader = True
     follower.node.raft.leader_id = "b"
 
-    def refuse(command):
+    def refuse(group):
         old.follow("b", follower.url)
-        return propose(command)
+        return submit(group)
 
-    propose = leader.node.services.proposer.propose
-    leader.node.services.proposer.propose = refuse
+    submit = leader.node.services.submissions.submit
+    leader.node.services.submissions.submit = refuse
     answer = await leader("POST", "/v1/jobs", {**T, "payload": "kept"})
     assert answer.status == 201
     assert follower.node.raft.state.tables.jobs[1].payload == b'"kept"'

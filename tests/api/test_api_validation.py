@@ -221,21 +221,21 @@ async def test_a_lost_answer_and_an_overload_are_told_apart(api, node):
     def overloaded(command):
         raise Overloaded("too much is queued", 3)
 
-    node.services.proposer.propose = overloaded
+    node.services.proposer.propose_late = overloaded
     answer = await api("POST", "/v1/jobs", T)
     assert (answer.status, answer.code, answer.headers["Retry-After"]) == (503, "overloaded", "3")
 
     def full(command):
         raise DiskFull("disk full: on n2, n3", 5)
 
-    node.services.proposer.propose = full
+    node.services.proposer.propose_late = full
     answer = await api("POST", "/v1/jobs", T)
     assert (answer.status, answer.code, answer.headers["Retry-After"]) == (503, "disk_full", "5")
     assert "on n2, n3" in answer.json["detail"]
 
 
 async def test_a_bug_is_a_problem_and_not_a_traceback(api, node, caplog):
-    node.services.proposer.propose = lambda command: 1 / 0
+    node.services.proposer.propose_late = lambda command: 1 / 0
     answer = await api("POST", "/v1/jobs", T)
     assert (answer.status, answer.code) == (500, "internal")
     assert "division" not in answer.json["detail"]

@@ -1,0 +1,139 @@
+"""Where connections come in: each starts in the fast lane and stays there while it can.
+
+The door is the lane's counter: it submits what a lane has read and renders the answer, from the
+same parts as `jobs.submit_job`. Whatever it does not want to judge goes to the ordinary server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
+
+from aiohttp import web
+
+from cluster.actors.services import NotLeader, Services
+from cluster.api.app import INDEX_HEADER, LEADER_HEADER
+from cluster.api.codec import encode_json
+from cluster.api.errors import ProblemError, problem_of, refusal
+from cluster.api.jobs import submit_plain
+from cluster.api.lane import Lane
+from cluster.api.lookup import answer_of, plain_answer
+from cluster.api.plain import answer as plain
+from cluster.machine.results import Rejected, Submitted
+
+log = logging.getLogger("quorate.api")
+
+PATH = "/v1/jobs"
+BACKLOG = 1_024
+
+Reply = Callable[[bytes | None], None]
+Outcome = Submitted | Rejected
+
+
+class Door:
+    """Listens, and gives every connection a lane; `server` gets those that ask for more."""
+
+    def __init__(self, services: Services, server: web.Server) -> None:
+        self._services = services
+        self._server = server
+        self._lanes: set[Lane] = set()
+        self._listener: asyncio.Server | None = None
+        self._late: set[asyncio.Task[None]] = set()
+        self.port = 0  # that it was given, where any would do
+        self.submitted_total = 0
+
+    async def open(self, host: str, port: int) -> None:
+        """Raises OSError."""
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(
+            lambda: Lane(self, self._lanes), host, port, reuse_address=True, backlog=BACKLOG
+        )
+        self.port = self._listener.sockets[0].getsockname()[1]
+
+    async def close(self, timeout_s: float) -> None:
+        """No connection comes in any more, and lanes end when they have answered."""
+        if self._listener is not None:
+            self._listener.close()
+        for lane in list(self._lanes):
+            lane.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._lanes:  # noqa: ASYNC110  (once in a node's life)
+                    await asyncio.sleep(0.01)
+
+    # -- what a lane asks ------------------------------------------------------------------------
+
+    def pass_on(self, transport: asyncio.Transport, received: bytes) -> None:
+        protocol = self._server()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        protocol.data_received(received)
+
+    def take(self, body: bytes, reply: Reply) -> bool:
+        try:
+            future = submit_plain(self._services, body)
+        except Exception:
+            return False  # the ordinary server runs into it again, and says what it is
+        if future is None:
+            return False
+        self.submitted_total += 1
+        future.add_done_callback(partial(self._done, reply))
+        return True
+
+    def _done(self, reply: Reply, future: asyncio.Future[Outcome]) -> None:
+        error = future.exception()
+        if isinstance(error, NotLeader):
+            reply(None)  # nothing was done; whoever leads now may
+        elif error is not None:
+            reply(self._failed(error))
+        else:
+            result = future.result()
+            if isinstance(result, Rejected):
+                reply(self._problem(refusal(result)))
+            else:
+                self._created(reply, result.first)
+
+    def _created(self, reply: Reply, job_id: int) -> None:
+        found = plain_answer(self._services, job_id)
+        if found is None:
+            task = asyncio.create_task(self._created_late(reply, job_id))
+            self._late.add(task)
+            task.add_done_callback(self._late.discard)
+            return
+        reply(self._render(job_id, encode_json(found)))
+
+    async def _created_late(self, reply: Reply, job_id: int) -> None:
+        """It has ended already, so its history must be asked."""
+        try:
+            reply(self._render(job_id, encode_json(await answer_of(self._services, job_id))))
+        except Exception as error:
+            reply(self._failed(error))
+
+    def _render(self, job_id: int, body: bytes) -> bytes:
+        location = b"Content-Type: application/json\r\nLocation: /v1/jobs/%d\r\n" % job_id
+        return plain(b"201 Created", location + self._signature(), body)
+
+    def _failed(self, error: BaseException) -> bytes:
+        problem = problem_of(error)
+        if problem is None:
+            log.error("POST %s failed", PATH, exc_info=error)
+            problem = ProblemError("internal", "the node failed to answer; see its log")
+        return self._problem(problem)
+
+    def _problem(self, problem: ProblemError) -> bytes:
+        status, headers, body = problem.parts(PATH)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        phrase = f"{status} {HTTPStatus(status).phrase}"
+        return plain(phrase.encode(), lines.encode() + self._signature(), body)
+
+    def _signature(self) -> bytes:
+        raft = self._services.raft
+        index = b"%b: %d\r\n" % (INDEX_HEADER.encode(), raft.applied_index)
+        leader = raft.leader_http
+        if leader is None:
+            return index
+        return index + b"%b: %b\r\n" % (LEADER_HEADER.encode(), leader.encode())
