@@ -11,9 +11,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench import report
 from bench.harness import FULL, QUICK, Result, Scale
 
 ROWS = {
@@ -30,6 +32,7 @@ ROWS = {
     "F3": "f3_calm",
     "F4": "f4_transfer",
     "S1": "s1_schedules",
+    "L": "l_loaded",
     "V": "v_variants",
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -40,6 +43,7 @@ def main() -> int:
     parser.add_argument("--rows", default=",".join(ROWS), help=f"of {', '.join(ROWS)}")
     parser.add_argument("--scale", choices=("quick", "full"), default="quick")
     parser.add_argument("--no-record", action="store_true", help="do not append to RESULTS.md")
+    parser.add_argument("--fill", action="store_true", help="put figures into docs/performance.md")
     arguments = parser.parse_args()
     wanted = arguments.rows.upper().split(",")
     unknown = [row for row in wanted if row not in ROWS]
@@ -49,6 +53,7 @@ def main() -> int:
     results = [result for row in wanted for result in _measure(row, scale)]
     if not arguments.no_record:
         _record(results, scale)
+    _report(results, arguments.fill)
     return 0 if all(result.holds for result in results) else 1
 
 
@@ -58,6 +63,9 @@ def _measure(row: str, scale: Scale) -> list[Result]:
     try:
         module = importlib.import_module(f"bench.rows.{ROWS[row]}")
         results: list[Result] = asyncio.run(module.measure(scale, folder))
+    except Exception as error:  # the other rows are measured all the same
+        traceback.print_exc()
+        results = [Result(row, f"not measured: {error!r}", {}, "", holds=False)]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     for result in results:
@@ -71,6 +79,14 @@ def _record(results: list[Result], scale: Scale) -> None:
         file.write(f"\n## {now} UTC, commit {commit()}, scale {scale.name}\n\n{machine()}\n\n")
         file.write("| row | what | measured | target | outcome |\n|---|---|---|---|---|\n")
         file.writelines(result.line() + "\n" for result in results)
+
+
+def _report(results: list[Result], is_filled: bool) -> None:
+    """The table of targets as it stands in the page, with these figures."""
+    page = report.filled(report.PAGE.read_text(encoding="utf-8"), results)
+    print(f"\n{report.table(page)}")
+    if is_filled:
+        report.PAGE.write_text(page, encoding="utf-8")
 
 
 def commit() -> str:

@@ -1,4 +1,4 @@
-"""What all rows share: a cluster to measure, its CPU time, quantiles, and a result to report."""
+"""What all rows share: requests to a cluster, its memory, quantiles, and a result to report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import aiohttp
 
 from chaos.live.processes import LocalCluster
 
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 QUIET = ("--log-level", "warning")
 
 
@@ -81,22 +80,10 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def summary_ms(values: Sequence[float]) -> dict[str, str]:
-    return {
-        "p50": f"{quantile(values, 0.5):.2f} ms",
-        "p99": f"{quantile(values, 0.99):.2f} ms",
-        "max": f"{max(values):.1f} ms",
-        "n": str(len(values)),
-    }
+    """Percentiles of an HdrHistogram."""
+    from bench.histogram import Latencies  # of the group `bench`, which tests do without
 
-
-def cpu_seconds(cluster: LocalCluster) -> float:
-    """User and system time of all living processes of the cluster."""
-    total = 0
-    for child in [*cluster.nodes, *cluster.workers]:
-        if child.is_running:
-            fields = Path(f"/proc/{child.pid}/stat").read_text().rsplit(")", 1)[1].split()
-            total += int(fields[11]) + int(fields[12])
-    return total / TICKS_PER_S
+    return Latencies(values).summary()
 
 
 def rss_mb(cluster: LocalCluster) -> list[int]:
