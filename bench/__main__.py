@@ -27,6 +27,8 @@ ROWS = {
     "P5": "p5_due",
     "P6": "p6_failover",
     "P9": "p9_restart",
+    "P10": "p10_idle",
+    "P11": "p11_workers",
     "F1": "f1_kill",
     "F2": "f2_silence",
     "F3": "f3_calm",
