@@ -46,6 +46,7 @@ from .snapreceive import Arrived, SnapshotReceiver
 from .snapshotter import Snapshotter
 from .snapstore import SnapshotStore
 from .status import core_status
+from .ticker import Ticker
 from .transfer import give_way, transfer_leadership
 
 logger = logging.getLogger("quorate.consensus")
@@ -75,7 +76,7 @@ class Consensus:
         self._snapshotter: Snapshotter | None = None
         self._receiver: SnapshotReceiver | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._ticker = Ticker(self._host, self._tick)
         self._is_scheduled = False
         self._stopped = False
         self._jobs: set[asyncio.Future[None]] = set()
@@ -215,8 +216,7 @@ class Consensus:
     def _release(self) -> None:
         if self._receiver is not None:
             self._receiver.abandon()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._ticker.stop()
         if self._folder is not None:
             self._folder.close()
 
@@ -396,6 +396,7 @@ class Consensus:
         self._is_scheduled = False
         if self._core is not None and not self._stopped:
             self._core.run()
+            self._ticker.plan(self._core)
 
     def _tick(self) -> None:
         if self._stopped or self._loop is None:
@@ -407,7 +408,6 @@ class Consensus:
             successor = self._core.space.successor() or self._core.doubts.successor()
             if successor is not None:
                 self._keep(asyncio.ensure_future(give_way(self._core, self._wake, successor)))
-        self._timer = self._loop.call_later(self._host.timer_s, self._tick)
 
     def _on_durable(self, batch: Batch, seconds: float, fsyncs: int, written: int) -> None:
         counters = self._counters

@@ -104,7 +104,7 @@ class Core:
         self._slices_apply = self.guards.on("apply_slice")
         self._last_run = now()
         self._disk_moved = now()
-        self._announced = applied
+        self.announced = applied
         self._announced_at = 0.0
         members = members or first_members((config.node_id, *config.peers))
         self.roster = Roster(config.node_id, members, applied)
@@ -173,14 +173,14 @@ class Core:
         self.reads.call_back()
         self._announce()
         more = self.intake_open and self.proposals.has_queued
-        if more or engine.applied_index() < self._appliable():
+        if more or engine.applied_index() < self.appliable():
             self._wake()
 
     def _announce(self) -> None:
         """Tells followers the commit index early, but not more often than they can use it."""
         commit = self.engine.commit_index()
-        if commit > self._announced and self._last_run - self._announced_at >= ANNOUNCE_EVERY_S:
-            self._announced = commit
+        if commit > self.announced and self._last_run - self._announced_at >= ANNOUNCE_EVERY_S:
+            self.announced = commit
             self._announced_at = self._last_run
             self.replicator.send(heartbeat=False, announce=True)
 
@@ -234,7 +234,7 @@ class Core:
         """What a node that lacks a snapshot has yet to reach counts too."""
         return max(self.engine.commit_index(), self.acceptor.leader_commit)
 
-    def _appliable(self) -> int:
+    def appliable(self) -> int:
         """A lone node commits only what its own disk holds (A9)."""
         commit = self.engine.commit_index()
         if not self.roster.is_alone or not self.guards.on("a9_own_disk"):
@@ -393,7 +393,7 @@ class Core:
     def apply_committed(self) -> None:
         """Applies what is committed, in slices, and ends the proposals it answers."""
         engine, journal = self.engine, self.journal
-        commit = self._appliable()
+        commit = self.appliable()
         engine.set_commit_index(max(commit, engine.applied_index()))
         index = engine.applied_index()
         limit = now() + APPLY_SLICE_S

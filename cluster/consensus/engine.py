@@ -172,6 +172,10 @@ class Engine(SyncObj):  # type: ignore[misc]
     def note_answer(self, peer: str) -> None:
         self._SyncObj__lastResponseTime[self._node(peer)] = now()
 
+    def heartbeat_due_at(self) -> float:
+        """When a leader speaks again, whether or not there is anything to say."""
+        return float(self._SyncObj__newAppendEntriesTime)
+
     def deadline(self) -> float:
         return float(self._SyncObj__raftElectionDeadline)
 

@@ -54,7 +54,7 @@ class Aside(Protocol):
 
 
 class Host(Protocol):
-    timer_s: float  # how often an idle node looks at its clock
+    timer_s: float  # how often a node with work to do looks at its clock
     storage: Storage
 
     def open_network(
