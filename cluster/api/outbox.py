@@ -34,6 +34,9 @@ class Outbox:
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._heard_s = self._loop.time()
+        self._sending_s = 0.0  # since when a frame is being sent, 0 if none is
+        self._is_quiet = True  # nothing was put since the last pulse
+        self._timer: asyncio.TimerHandle | None = None
 
     def put(self, frame: bytes) -> None:
         """Send after what is queued."""
@@ -44,6 +47,7 @@ class Outbox:
             return
         self._queue.append(frame)
         self._bytes += len(frame)
+        self._is_quiet = False
         self._wake.set()
 
     def put_first(self, frame: bytes) -> None:
@@ -73,26 +77,33 @@ class Outbox:
     async def run(self) -> None:
         """Sends until closed or the worker is gone, then closes the socket. A worker that takes
         nothing for a whole TTL is gone."""
+        self._timer = self._loop.call_later(self._ttl_s / 3, self._pulse)
         try:
             while not self.closing:
-                await self._wait()
+                await self._wake.wait()
                 await self._send()
             await self._send()
-        except (ConnectionError, TimeoutError):
+        except ConnectionError:
             pass
         finally:
             self.closing = True
+            self._timer.cancel()
             await self._close_socket()
 
-    async def _wait(self) -> None:
-        """Until there is something to send; after a third of the TTL that is a heartbeat."""
-        try:
-            async with asyncio.timeout(self._ttl_s / 3):
-                await self._wake.wait()
-        except TimeoutError:
-            if self._loop.time() - self._heard_s > self._ttl_s:
-                raise
-            self._queue.append(frames.HEARTBEAT)
+    def _pulse(self) -> None:
+        """Thrice per TTL, for all that takes time: a timer around every frame would cost more than
+        the frame."""
+        now_s = self._loop.time()
+        if self._sending_s and now_s - self._sending_s > self._ttl_s:
+            self._cut_off()
+            self._abort()  # or the frame would be waited for
+        elif self._is_quiet and now_s - self._heard_s > self._ttl_s:
+            self.close(None)
+        elif not self.closing:
+            if self._is_quiet:
+                self.put(frames.HEARTBEAT)
+            self._is_quiet = True
+        self._timer = self._loop.call_later(self._ttl_s / 3, self._pulse)
 
     async def _send(self) -> None:
         self._wake.clear()
@@ -100,8 +111,9 @@ class Outbox:
         while queue:
             frame = queue.popleft()
             self._bytes = max(self._bytes - len(frame), 0)
-            async with asyncio.timeout(self._ttl_s):
-                await self._socket.send_bytes(frame)
+            self._sending_s = self._loop.time()
+            await self._socket.send_bytes(frame)
+            self._sending_s = 0.0
 
     async def _close_socket(self) -> None:
         try:
