@@ -11,8 +11,8 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from chaos.sim.node import WORKER_TTL_MS, SimNode
+from cluster.actors.assigned import Assigned
 from cluster.actors.services import (
-    Assignment,
     AttemptError,
     NotLeader,
     OutcomeUnknown,
@@ -112,13 +112,13 @@ class Connection:
 
     # -- the node's end: Sink ----------------------------------------------------------------------
 
-    def send_jobs(self, jobs: list[Assignment]) -> None:
-        rows = self.node.raft.state.tables.jobs
-        for job in jobs:
+    def send_jobs(self, jobs: Assigned) -> None:
+        rows, told = self.node.raft.state.tables.jobs, jobs.rows()
+        for job in told:
             row = rows.get(job.job_id)
             if row is None or row.attempt != job.attempt or row.worker_id != self.worker_id:
                 self._world.fail(f"{self.node.id} pushes {(job.job_id, job.attempt)}: not assigned")
-        self._to_worker(("jobs", jobs))
+        self._to_worker(("jobs", told))
 
     def send_cancel(self, attempts: list[tuple[int, int]]) -> None:
         self._to_worker(("cancel", attempts))

@@ -10,10 +10,11 @@ import asyncio
 from typing import Any
 
 from cluster.actors.actor import Actor
+from cluster.actors.assigned import Assigned
 from cluster.actors.capacity import share_out
 from cluster.actors.desk import WorkerDesk
 from cluster.actors.proposer import Proposer
-from cluster.actors.services import Assignment, NotLeader, OutcomeUnknown, Overloaded
+from cluster.actors.services import NotLeader, OutcomeUnknown, Overloaded
 from cluster.actors.session import Session
 from cluster.machine import lifecycle
 from cluster.machine.commands import AssignJobs
@@ -158,7 +159,7 @@ class Dispatcher(Actor):
             return
         self.assigned_total += len(held)
         if held:
-            session.sink.send_jobs([_assignment(job) for job in held])
+            session.sink.send_jobs(Assigned(held))
 
     def _is_live(self, job: Job) -> bool:
         """A row lives through one attempt, so identity says that it is still the same one."""
@@ -178,24 +179,3 @@ class Dispatcher(Actor):
                 return
             except (NotLeader, OutcomeUnknown, Overloaded):
                 await asyncio.sleep(RETRY_S)
-
-
-def _assignment(job: Job) -> Assignment:
-    """What is left until the job's deadline bounds the attempt like its timeout, so that a worker
-    needs no wall clock."""
-    spec, timeout_ms = job.kind.spec, job.kind.spec.timeout_ms
-    deadline_ms = job.extra.deadline_ms if job.extra is not None else 0
-    if deadline_ms:
-        left_ms = max(deadline_ms - job.started_ms, 1)
-        timeout_ms = min(timeout_ms or left_ms, left_ms)
-    return Assignment(
-        job.id,
-        job.attempt,
-        spec.name,
-        spec.queue,
-        job.payload,
-        timeout_ms,
-        deadline_ms,
-        job.failures,
-        spec.max_retries,
-    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
+from cluster.actors.assigned import Assigned
 from cluster.actors.desk import Attempts, WorkerDesk
 from cluster.actors.services import Assignment, NotLeader
 from cluster.actors.session import Session
@@ -25,8 +26,8 @@ class PollSink:
         self.moved = False
         self._arrived = asyncio.Event()
 
-    def send_jobs(self, jobs: list[Assignment]) -> None:
-        self.jobs += jobs
+    def send_jobs(self, jobs: Assigned) -> None:
+        self.jobs += jobs.rows()
         self._arrived.set()
 
     def send_cancel(self, attempts: Attempts) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from cluster.actors.assigned import Assigned
     from cluster.actors.clockwatch import ClockWatch
     from cluster.actors.desk import WorkerDesk
     from cluster.actors.live import LiveBoard
@@ -65,6 +66,20 @@ class Assignment(Struct, array_like=True, frozen=True, gc=False):
     max_retries: int
 
 
+class LikeJobs(Struct, array_like=True, tag="like", frozen=True, gc=False):
+    """Jobs of one kind without deadlines as a worker receives them, in wire order. `failures` is
+    None when none of them has failed yet."""
+
+    name: str
+    queue: str
+    timeout_ms: int
+    max_retries: int
+    job_ids: list[int]
+    attempts: list[int]
+    payloads: list[bytes]
+    failures: list[int] | None = None
+
+
 class AttemptError(Struct, array_like=True, frozen=True, gc=False):
     """A failure as a worker reports it, in wire order."""
 
@@ -79,7 +94,7 @@ class AttemptError(Struct, array_like=True, frozen=True, gc=False):
 class Sink(Protocol):
     """Where a worker's connection takes what the leader sends. Calls never block or raise."""
 
-    def send_jobs(self, jobs: list[Assignment]) -> None: ...
+    def send_jobs(self, jobs: Assigned) -> None: ...
     def send_cancel(self, attempts: list[tuple[int, int]]) -> None: ...
     def send_stop(self, attempts: list[tuple[int, int]]) -> None:
         """As a cancellation, but the worker shall say how each of them ended."""

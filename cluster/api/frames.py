@@ -1,7 +1,8 @@
 """The frames of the worker stream: MessagePack arrays `[type, ...]`, decoded into structs in C.
 
 Fields are only ever appended, with defaults: an older peer sends fewer, a newer one more, and both
-are understood. Unknown types are ignored by both sides.
+are understood. Unknown types are ignored by both sides, and types that came later are sent only to
+a peer that has said that it `speaks` them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct, field
 
-from cluster.actors.services import Assignment, AttemptError
+from cluster.actors.services import Assignment, AttemptError, LikeJobs
 
 SUBPROTOCOL = "quorate.msgpack.v1"
 LOG_CHARACTERS_MAX = 16_384
@@ -21,6 +22,8 @@ AttemptNumber = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
 CreditCount = Annotated[int, Meta(ge=-100_000, le=100_000)]
 LABEL_CHARACTERS_MAX = 128
 LABEL = Meta(min_length=1, max_length=LABEL_CHARACTERS_MAX)
+
+COLUMNS = "columns"  # frames `like` and `completed`: jobs in columns
 
 Attempt = tuple[int, int]
 
@@ -44,6 +47,7 @@ class Offer(Struct):
     labels: dict[str, str] = {}
     worker_id: str | None = None
     running: list[Held] = []
+    speaks: list[str] = []
 
 
 class Register(Struct, array_like=True, tag="register"):
@@ -65,6 +69,71 @@ class Done(Struct, array_like=True, tag="done"):
     seq: int
     items: list[DoneItem]
     credit: CreditCount = 0
+
+
+class Completed(Struct, array_like=True, tag="completed"):
+    """`Done` in columns; `outputs` and `logs` are None when no job has one."""
+
+    seq: int
+    job_ids: list[JobNumber]
+    attempts: list[AttemptNumber]
+    outputs: list[bytes | None] | None = None
+    logs: list[str | None] | None = None
+    credit: CreditCount = 0
+
+    def __post_init__(self) -> None:
+        columns = (self.attempts, self.outputs, self.logs)
+        if any(column is not None and len(column) != len(self.job_ids) for column in columns):
+            raise ValueError("the columns of a completed frame must have one length")
+
+    @property
+    def ids(self) -> list[int]:
+        return self.job_ids
+
+    def only(self, indexes: list[int]) -> Completed:
+        """Some of these results."""
+        outputs, logs = self.outputs, self.logs
+        return Completed(
+            self.seq,
+            [self.job_ids[i] for i in indexes],
+            [self.attempts[i] for i in indexes],
+            None if outputs is None else [outputs[i] for i in indexes],
+            None if logs is None else [logs[i] for i in indexes],
+        )
+
+    @classmethod
+    def of(cls, frame: Done) -> Completed:
+        """The same results in columns."""
+        items = frame.items
+        outputs, logs = [item.output for item in items], [item.log for item in items]
+        return cls(
+            frame.seq,
+            [item.job_id for item in items],
+            [item.attempt for item in items],
+            outputs if any(outputs) else None,
+            logs if any(logs) else None,
+            frame.credit,
+        )
+
+
+def joined(parts: list[Completed]) -> Completed:
+    """The results of several frames as one."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = Completed(parts[0].seq, [], [])
+    if any(part.outputs for part in parts):
+        whole.outputs = []
+    if any(part.logs for part in parts):
+        whole.logs = []
+    for part in parts:
+        whole.job_ids += part.job_ids
+        whole.attempts += part.attempts
+        nothing = [None] * len(part.job_ids)
+        if whole.outputs is not None:
+            whole.outputs += part.outputs or nothing
+        if whole.logs is not None:
+            whole.logs += part.logs or nothing
+    return whole
 
 
 class FailedItem(Struct, array_like=True, gc=False):
@@ -92,11 +161,19 @@ class Failed(Struct, array_like=True, tag="failed"):
     items: list[FailedItem]
     credit: CreditCount = 0
 
+    @property
+    def ids(self) -> list[int]:
+        return [item.job_id for item in self.items]
+
 
 class Released(Struct, array_like=True, tag="released"):
     seq: int
     items: list[Held]
     credit: CreditCount = 0
+
+    @property
+    def ids(self) -> list[int]:
+        return [item.job_id for item in self.items]
 
 
 class ProgressItem(Struct, array_like=True, gc=False):
@@ -132,11 +209,23 @@ class Bye(Struct, array_like=True, tag="bye"):
     """The worker leaves for good."""
 
 
-Incoming = Register | Credit | Done | Failed | Released | Progress | Log | Heartbeat | Drain | Bye
-Results = Done | Failed | Released
+Incoming = (
+    Register
+    | Credit
+    | Done
+    | Completed
+    | Failed
+    | Released
+    | Progress
+    | Log
+    | Heartbeat
+    | Drain
+    | Bye
+)
+Results = Completed | Failed | Released
 KNOWN = frozenset(
-    ("register", "credit", "done", "failed", "released", "progress", "log", "heartbeat", "drain",
-     "bye")
+    ("register", "credit", "done", "completed", "failed", "released", "progress", "log",
+     "heartbeat", "drain", "bye")
 )  # fmt: skip
 
 _decode = msgspec.msgpack.Decoder(Incoming).decode
@@ -176,12 +265,17 @@ def cut_log(text: str | None) -> str | None:
     return text if text is None or len(text) <= LOG_CHARACTERS_MAX else text[-LOG_CHARACTERS_MAX:]
 
 
-def registered(worker_id: int, ttl_s: float, drop: list[Attempt]) -> bytes:
-    return _encode(("registered", f"w{worker_id}", ttl_s, drop))
+def registered(worker_id: int, ttl_s: float, drop: list[Attempt], columns: bool) -> bytes:
+    answer: tuple[Any, ...] = ("registered", f"w{worker_id}", ttl_s, drop)
+    return _encode((*answer, [COLUMNS]) if columns else answer)
 
 
 def jobs(assignments: list[Assignment]) -> bytes:
     return _encode(("jobs", assignments))
+
+
+def like(jobs: LikeJobs) -> bytes:
+    return _encode(jobs)
 
 
 def cancel(attempts: list[Attempt]) -> bytes:

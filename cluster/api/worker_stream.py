@@ -15,8 +15,8 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
+from cluster.actors.assigned import Assigned
 from cluster.actors.services import (
-    Assignment,
     AttemptError,
     NotLeader,
     OutcomeUnknown,
@@ -98,6 +98,7 @@ class Connection:
         self._socket = socket
         self._address = request.remote or ""
         self._said_bye = False
+        self._columns = False  # whether the worker reads them
         self._ttl_s = services.settings.worker_ttl_seconds
         transport = request.transport
         abort = transport.abort if transport is not None else lambda: None
@@ -110,8 +111,15 @@ class Connection:
 
     # -- Sink: called by the desk, never blocks --------------------------------------------------
 
-    def send_jobs(self, jobs: list[Assignment]) -> None:
-        self._outbox.put(frames.jobs(jobs))
+    def send_jobs(self, jobs: Assigned) -> None:
+        if not self._columns:
+            self._outbox.put(frames.jobs(jobs.rows()))
+            return
+        groups, rest = jobs.columns()
+        for group in groups:
+            self._outbox.put(frames.like(group))
+        if rest:
+            self._outbox.put(frames.jobs(rest))
 
     def send_cancel(self, attempts: list[Attempt]) -> None:
         self._outbox.put(frames.cancel(attempts))
@@ -173,8 +181,9 @@ class Connection:
             except ProblemError as problem:
                 raise BadFrame(problem.detail) from None
         running = [(held.job_id, held.attempt) for held in offer.running]
+        self._columns = frames.COLUMNS in offer.speaks
         self.worker_id, drop = await self._desk.register(spec, known_id, running, self)
-        self._outbox.put_first(frames.registered(self.worker_id, self._ttl_s, drop))
+        self._outbox.put_first(frames.registered(self.worker_id, self._ttl_s, drop, self._columns))
         return True
 
     async def _read(self) -> None:
@@ -196,7 +205,9 @@ class Connection:
     async def _handle(self, frame: Incoming) -> None:
         worker_id = self.worker_id
         match frame:
-            case frames.Done() | frames.Failed() | frames.Released():
+            case frames.Done():
+                await self._take_results(frames.Completed.of(frame))
+            case frames.Completed() | frames.Failed() | frames.Released():
                 await self._take_results(frame)
             case frames.Credit():
                 self._desk.grant(worker_id, frame.count)
@@ -220,7 +231,7 @@ class Connection:
             # The slots are free whatever becomes of the commit.
             self._desk.grant(self.worker_id, frame.credit)
         self._results.append(frame)
-        self._results_items += len(frame.items)
+        self._results_items += len(frame.ids)
         self._results_changed.set()
         if self._results_items > RESULTS_WAITING_MAX:
             self._results_room.clear()
@@ -253,7 +264,7 @@ class Connection:
         for frame in waiting:
             if type(frame) is not kind or (count and items >= RESULTS_MERGED_MAX):
                 break
-            items += len(frame.items)
+            items += len(frame.ids)
             count += 1
         taken = waiting[:count]
         del waiting[:count]
@@ -270,8 +281,9 @@ class Connection:
                 await asyncio.sleep(OVERLOAD_PAUSE_SECONDS)
         stale = set(refused)
         for frame in taken:
-            self._results_items -= len(frame.items)
-            mine = [i.job_id for i in frame.items if i.job_id in stale] if stale else []
+            ids = frame.ids
+            self._results_items -= len(ids)
+            mine = [job_id for job_id in ids if job_id in stale] if stale else []
             self._outbox.put(frames.ack(frame.seq, mine))
         if self._results_items <= RESULTS_WAITING_MAX // 2:
             self._results_room.set()
@@ -279,19 +291,19 @@ class Connection:
     async def _commit(self, taken: list[Results]) -> list[int]:
         """One command for frames of one kind. Returns the refused ids."""
         desk, worker_id = self._desk, self.worker_id
-        done: list[frames.DoneItem] = []
+        done: list[frames.Completed] = []
         errors: list[AttemptError] = []
         held: list[frames.Held] = []
         for frame in taken:
             match frame:
-                case frames.Done():
-                    done += frame.items
+                case frames.Completed():
+                    done.append(frame)
                 case frames.Failed():
                     errors += [item.error() for item in frame.items]
                 case frames.Released():
                     held += frame.items
         if done:
-            return await self._commit_done(done)
+            return await self._commit_done(frames.joined(done))
         if errors:
             return await desk.fail(worker_id, errors)
         if held:
@@ -300,27 +312,21 @@ class Connection:
             )
         return []
 
-    async def _commit_done(self, items: list[frames.DoneItem]) -> list[int]:
-        """Results go into columns; an output beyond the limit fails its job for good."""
+    async def _commit_done(self, done: frames.Completed) -> list[int]:
+        """An output beyond the limit fails its job for good."""
         desk, worker_id = self._desk, self.worker_id
         maximum = self.services.settings.output_max_bytes
-        outputs = [item.output for item in items]
-        has_output = any(outputs)
         refused: list[int] = []
-        if has_output and max(map(len, filter(None, outputs))) > maximum:
-            large = [i for i in items if i.output is not None and len(i.output) > maximum]
-            items = [i for i in items if i.output is None or len(i.output) <= maximum]
-            outputs = [item.output for item in items]
-            refused = await desk.fail(worker_id, [_too_large(i, maximum) for i in large])
-            if not items:
-                return refused
-        logs = [item.log for item in items]
+        if done.outputs and max(map(len, filter(None, done.outputs)), default=0) > maximum:
+            sizes = [len(output or b"") for output in done.outputs]
+            large = done.only([i for i, size in enumerate(sizes) if size > maximum])
+            done = done.only([i for i, size in enumerate(sizes) if size <= maximum])
+            refused = await desk.fail(worker_id, _too_large(large, maximum))
+        if not done.job_ids:
+            return refused
+        logs = done.logs and [frames.cut_log(text) for text in done.logs]
         return refused + await desk.complete(
-            worker_id,
-            [item.job_id for item in items],
-            [item.attempt for item in items],
-            outputs if has_output else None,
-            [frames.cut_log(text) for text in logs] if any(logs) else None,
+            worker_id, done.job_ids, done.attempts, done.outputs, logs
         )
 
     async def _end(self, writer: asyncio.Task[None], booker: asyncio.Task[None] | None) -> None:
@@ -347,7 +353,13 @@ class Connection:
             await booker
 
 
-def _too_large(item: frames.DoneItem, maximum: int) -> AttemptError:
-    size = len(item.output or b"")
-    message = f"the output has {size} bytes; {maximum} are allowed (output_max_bytes)"
-    return AttemptError(item.job_id, item.attempt, OUTPUT_TOO_LARGE, message, False, item.log)
+def _too_large(done: frames.Completed, maximum: int) -> list[AttemptError]:
+    logs = done.logs or [None] * len(done.job_ids)
+    errors = []
+    for job_id, attempt, output, text in zip(
+        done.job_ids, done.attempts, done.outputs or (), logs, strict=True
+    ):
+        size = len(output or b"")
+        message = f"the output has {size} bytes; {maximum} are allowed (output_max_bytes)"
+        errors.append(AttemptError(job_id, attempt, OUTPUT_TOO_LARGE, message, False, text))
+    return errors

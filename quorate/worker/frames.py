@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 SUBPROTOCOL = "quorate.msgpack.v1"
+COLUMNS = "columns"  # frames `like` and `completed`, between peers that both speak them
 
 Key = tuple[int, int]  # (job_id, attempt)
 
@@ -34,12 +35,26 @@ class Registered(msgspec.Struct, array_like=True, tag="registered"):
     worker_id: str
     ttl_seconds: float
     stale: list[Key] = []
+    speaks: list[str] = []
 
 
 class Jobs(msgspec.Struct, array_like=True, tag="jobs", gc=False):
     """Jobs to run now."""
 
     jobs: list[Assignment]
+
+
+class Like(msgspec.Struct, array_like=True, tag="like", gc=False):
+    """Jobs of one kind to run now; `failures` is None when none of them has failed yet."""
+
+    name: str
+    queue: str
+    timeout_ms: int
+    max_retries: int
+    job_ids: list[int]
+    attempts: list[int]
+    payloads: list[bytes | None]
+    failures: list[int] | None = None
 
 
 class Cancel(msgspec.Struct, array_like=True, tag="cancel"):
@@ -82,9 +97,9 @@ class Heartbeat(msgspec.Struct, array_like=True, tag="heartbeat"):
     """The node lives."""
 
 
-Incoming = Registered | Jobs | Cancel | Stop | Ack | Drain | Moved | Error | Heartbeat
+Incoming = Registered | Jobs | Like | Cancel | Stop | Ack | Drain | Moved | Error | Heartbeat
 KNOWN = frozenset(
-    {"registered", "jobs", "cancel", "stop", "ack", "drain", "moved", "error", "heartbeat"}
+    {"registered", "jobs", "like", "cancel", "stop", "ack", "drain", "moved", "error", "heartbeat"}
 )
 
 _decode_typed = msgspec.msgpack.Decoder(Incoming).decode

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from .frames import Key, encode
@@ -18,6 +19,7 @@ LIVE_LOG_CHARS_MAX = 1024 * 1024  # per report interval
 REPORT_INTERVAL_SECONDS = 0.1  # progress and live log lines may wait this long
 
 Item = tuple[Any, ...]  # starts with job_id, attempt
+_key_of = itemgetter(0, 1)
 
 
 class Result(NamedTuple):
@@ -36,11 +38,19 @@ def _text_bytes(item: Item) -> int:
     return sum(len(value) for value in item[2:] if isinstance(value, (str, bytes)))
 
 
+def _completed(seq: int, items: list[Item], credit: int) -> bytes:
+    """Successes in columns; one that is empty for all of them is left out."""
+    job_ids, attempts, outputs, logs = zip(*items, strict=True)
+    filled = (outputs if any(outputs) else None, logs if any(logs) else None)
+    return encode(("completed", seq, job_ids, attempts, *filled, credit))
+
+
 class Outbox:
     """Results, credits and reports on their way out."""
 
     def __init__(self) -> None:
         self.wake = asyncio.Event()
+        self.columns = False  # whether the node reads successes in columns
         self.held: set[Key] = set()  # results not yet acknowledged
         self._queued: dict[str, list[Item]] = {"done": [], "failed": [], "released": []}
         self._text_bytes = 0
@@ -57,13 +67,15 @@ class Outbox:
 
     def done(self, key: Key, output: bytes | None, log: str | None) -> None:
         """A job completed. Most give nothing back, so this looks no further than it must."""
-        self._queued["done"].append((*key, output, log))
+        queued = self._queued["done"]
+        if not queued:
+            self.wake.set()
+        queued.append((*key, output, log))
         self.held.add(key)
         if output is not None:
             self._text_bytes += len(output)
         if log is not None:
             self._text_bytes += len(log)
-        self.wake.set()
 
     def failed(
         self, key: Key, error_type: str, message: str, retryable: bool, log: str | None
@@ -83,8 +95,9 @@ class Outbox:
 
     def credit(self, count: int) -> None:
         """`count` slots became free."""
+        if not self._credit:
+            self.wake.set()
         self._credit += count
-        self.wake.set()
 
     def progress(self, key: Key, fraction: float | None, message: str | None) -> None:
         """The latest report of a job replaces the one before."""
@@ -117,7 +130,10 @@ class Outbox:
             for items in self._chunks(queued):
                 self._seq += 1
                 self._unacked[self._seq] = (kind, items)
-                frames.append(encode((kind, self._seq, items, credit)))
+                if kind == "done" and self.columns:
+                    frames.append(_completed(self._seq, items, credit))
+                else:
+                    frames.append(encode((kind, self._seq, items, credit)))
                 credit = 0
             self._queued[kind] = []
         self._text_bytes = 0
@@ -166,7 +182,7 @@ class Outbox:
         """The results of frame `seq` are the cluster's now."""
         frame = self._unacked.pop(seq, None)
         if frame is not None:
-            self.held.difference_update([(item[0], item[1]) for item in frame[1]])
+            self.held.difference_update(map(_key_of, frame[1]))
             self._check_empty()
 
     def restart(self, stale: Iterable[Key], credit: int) -> None:

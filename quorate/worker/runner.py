@@ -11,20 +11,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import Context as Variables
 from contextvars import copy_context
+from itertools import repeat
 
 from .. import payloads
 from ..context import CURRENT, Context
 from ..errors import NonRetryable, PayloadInvalid
 from ..executors import Executor
-from .frames import Assignment, Key
+from .frames import Assignment, Key, Like
 from .outbox import Outbox
-from .running import Running
+from .running import Kind, Running
+
+Row = tuple[int, int, bytes | None, int]  # job_id, attempt, payload, failures
 
 logger = logging.getLogger("quorate.worker")
 
@@ -52,6 +56,8 @@ class Runner:
         self.accepting = True
         self.running: dict[Key, Running] = {}
         self.finished_count = 0
+        self._stopping: dict[Key, Running] = {}  # what was told to stop and has not ended
+        self._next_stop_at = math.inf  # no timeout ends before
         self._executors = executors
         self._outbox = outbox
         self._loop = asyncio.get_running_loop()
@@ -72,27 +78,52 @@ class Runner:
 
     def start(self, jobs: Sequence[Assignment]) -> None:
         """Starts every job; one that is here already is ignored and its credit returned."""
-        now, running, held = self._loop.time(), self.running, self._outbox.held
         for job in jobs:
-            key = (job.job_id, job.attempt)
+            row = (job.job_id, job.attempt, job.payload, job.failures)
+            self._queue_up(job.name, job.queue, job.timeout_ms, job.max_retries, (row,))
+        self._set_off()
+
+    def start_like(self, jobs: Like) -> None:
+        """The same for jobs of one kind."""
+        rows = zip(
+            jobs.job_ids,
+            jobs.attempts,
+            jobs.payloads,
+            jobs.failures or repeat(0, len(jobs.job_ids)),
+            strict=True,
+        )
+        self._queue_up(jobs.name, jobs.queue, jobs.timeout_ms, jobs.max_retries, rows)
+        self._set_off()
+
+    def _queue_up(
+        self, name: str, queue: str, timeout_ms: int, max_retries: int, rows: Iterable[Row]
+    ) -> None:
+        executor, running, held = self._executors.get(name), self.running, self._outbox.held
+        kind = None
+        if executor is not None:
+            kind = Kind(name, queue, timeout_ms, max_retries, executor)
+        # On the loop's clock; the wall clock's deadline is in the timeout already.
+        stop_at = self._loop.time() + timeout_ms / 1000 if timeout_ms else 0.0
+        self._next_stop_at = min(self._next_stop_at, stop_at or math.inf)
+        for job_id, attempt, payload, failures in rows:
+            key = (job_id, attempt)
             if key in running or key in held:
                 self._outbox.credit(1)
-                continue
-            executor = self._executors.get(job.name)
-            if executor is None:
-                self._refuse_unknown(key, job.name)
-                continue
-            # On the loop's clock; the wall clock's deadline is in the timeout already.
-            stop_at = now + job.timeout_ms / 1000 if job.timeout_ms else 0.0
-            run = running[key] = Running(key, job, executor, self, stop_at)
-            if executor.waits:
-                self._run_alone(run)
+            elif kind is None:
+                self._refuse_unknown(key, name)
             else:
-                self._queue.append(run)
+                run = Running(key, kind, payload or b"", failures, stop_at, self)
+                running[key] = run
+                if kind.executor.waits:
+                    self._run_alone(run)
+                else:
+                    self._queue.append(run)
+
+    def _set_off(self) -> None:
         if self._queue and self._spare is None:
             self._spare = self._new_spare()
-        if self._sweeper is None and running:
-            self._sweep_due = now + SWEEP_SECONDS
+        if self._sweeper is None and self.running:
+            self._sweep_due = self._loop.time() + SWEEP_SECONDS
             self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def _refuse_unknown(self, key: Key, name: str) -> None:
@@ -123,7 +154,7 @@ class Runner:
         slice_end = self._loop.time() + SLICE_SECONDS
         while queue:
             run = queue.popleft()
-            if run.executor.waits:
+            if run.kind.executor.waits:
                 self._run_alone(run)
                 continue
             if queue and self._spare is None:
@@ -137,7 +168,7 @@ class Runner:
             if spare is None:
                 return  # it was the last one, and may have waited
             if spare is not self._spare:
-                run.executor.waits = True
+                run.kind.executor.waits = True
                 return
             if self._loop.time() > slice_end or not _as_before(task, variables, before):
                 return
@@ -149,7 +180,7 @@ class Runner:
         try:
             if run.stop_reason is not None:  # told to stop before the first step
                 raise asyncio.CancelledError
-            value = await run.executor.start(run.job.payload or b"", get_context)
+            value = await run.kind.executor.start(run.payload, get_context)
             if value is not None:
                 output = _encoded(value)
         except GeneratorExit:
@@ -161,6 +192,9 @@ class Runner:
         elif not run.settled:
             self._settle(run, output, error)
         del self.running[run.key]
+        if run.stop_reason is not None:
+            del self._stopping[run.key]
+        run.task = None  # which holds the variables, and they the run
         self.finished_count += 1
         if self.accepting:
             self._outbox.credit(1)
@@ -186,7 +220,7 @@ class Runner:
             self._fail(run, error)
 
     def _fail(self, run: Running, error: BaseException) -> None:
-        retryable = not isinstance(error, (NonRetryable, *run.executor.non_retryable))
+        retryable = not isinstance(error, (NonRetryable, *run.kind.executor.non_retryable))
         error_type = type(error).__name__
         if isinstance(error, asyncio.CancelledError):
             error_type = "cancelled"  # by itself: nobody asked this job to stop
@@ -203,7 +237,7 @@ class Runner:
         )
 
     def _fail_timeout(self, run: Running) -> None:
-        message = f"ran longer than its timeout of {run.job.timeout_ms / 1000:g} s"
+        message = f"ran longer than its timeout of {run.kind.timeout_ms / 1000:g} s"
         self._outbox.failed(run.key, "timeout", message, True, run.log_text())
 
     # -- stopping ------------------------------------------------------------------------------
@@ -239,8 +273,9 @@ class Runner:
             return
         run.stop_reason = reason
         run.stop_since = self._loop.time()
+        self._stopping[run.key] = run
         cooperative = run.context().request_stop()
-        if not run.executor.interruptible:
+        if not run.kind.executor.interruptible:
             if not run.settled and reason != STOPPED:
                 self._abandon(run)
         elif not cooperative:
@@ -267,15 +302,24 @@ class Runner:
         """Stops what is out of time; insists with what does not obey."""
         now = self._loop.time()
         self._warn_if_blocked(now)
-        for run in list(self.running.values()):
-            if run.stop_reason is None:
-                if run.stop_at and now >= run.stop_at:
-                    self._stop(run, TIMEOUT)
-            elif now - run.stop_since >= STUBBORN_SECONDS:
+        for run in list(self._stopping.values()):
+            if now - run.stop_since >= STUBBORN_SECONDS:
                 self._insist(run, now)
-            elif run.executor.interruptible and now - run.stop_since >= COOPERATIVE_SECONDS:
+            elif run.kind.executor.interruptible and now - run.stop_since >= COOPERATIVE_SECONDS:
                 self._interrupt(run)
+        if now >= self._next_stop_at:
+            self._stop_timed_out(now)
         self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep) if self.running else None
+
+    def _stop_timed_out(self, now: float) -> None:
+        self._next_stop_at = math.inf
+        for run in list(self.running.values()):
+            if not run.stop_at or run.stop_reason is not None:
+                continue
+            if now >= run.stop_at:
+                self._stop(run, TIMEOUT)
+            else:
+                self._next_stop_at = min(self._next_stop_at, run.stop_at)
 
     def _warn_if_blocked(self, now: float) -> None:
         """A blocked loop stops heartbeats, and a worker without heartbeats loses its jobs."""
@@ -285,17 +329,17 @@ class Runner:
                 "the event loop was blocked for %.1f s by one of: %s. Blocking code belongs in a "
                 "plain function (def), which runs in a thread",
                 late,
-                ", ".join(sorted({run.job.name for run in self.running.values()})),
+                ", ".join(sorted({run.kind.name for run in self.running.values()})),
             )
         self._sweep_due = now + SWEEP_SECONDS
 
     def _insist(self, run: Running, now: float) -> None:
         run.stop_since = now
         if not run.settled:
-            logger.warning("job %s (%s) does not stop", run.job.job_id, run.job.name)
+            logger.warning("job %s (%s) does not stop", run.key[0], run.kind.name)
             if run.stop_reason != STOPPED:
                 self._abandon(run)
-        if run.executor.interruptible and run.task is not None:
+        if run.kind.executor.interruptible and run.task is not None:
             run.task.cancel()
 
     # -- leaving -------------------------------------------------------------------------------

@@ -12,19 +12,30 @@ import msgspec
 
 from ..context import Context, Port
 from ..executors import Executor
-from .frames import Assignment, Key
+from .frames import Key
 
 _making = threading.Lock()  # a job's own thread may ask at the moment the worker stops it
+
+
+class Kind(msgspec.Struct):
+    """What jobs of one kind have in common."""
+
+    name: str
+    queue: str
+    timeout_ms: int
+    max_retries: int
+    executor: Executor
 
 
 class Running(msgspec.Struct, eq=False):
     """What the runner knows of an attempt. A Struct, because one is made per job."""
 
     key: Key
-    job: Assignment
-    executor: Executor
+    kind: Kind
+    payload: bytes
+    failures: int
+    stop_at: float  # on the loop's clock; 0 = never
     port: Port
-    stop_at: float = 0.0  # on the loop's clock; 0 = never
     task: asyncio.Task[None] | None = None
     started: bool = False
     stop_reason: str | None = None
@@ -42,14 +53,14 @@ class Running(msgspec.Struct, eq=False):
         return self.made
 
     def _make(self) -> Context:
-        job = self.job
+        (job_id, attempt), kind = self.key, self.kind
         return Context(
-            job.job_id,
-            job.attempt,
-            job.name,
-            queue=job.queue,
-            failures=job.failures,
-            max_retries=job.max_retries,
+            job_id,
+            attempt,
+            kind.name,
+            queue=kind.queue,
+            failures=self.failures,
+            max_retries=kind.max_retries,
             stop_at=self.stop_at,
             port=self.port,
         )

@@ -157,6 +157,7 @@ class StreamLink:
             "labels": identity.labels,
             "worker_id": identity.worker_id,
             "running": list(dict.fromkeys(held)),
+            "speaks": [frames.COLUMNS],
         }
         await socket.send_bytes(frames.encode(("register", hello)))
         answer = await asyncio.wait_for(self._next(socket), REGISTER_SECONDS)
@@ -167,6 +168,7 @@ class StreamLink:
         self._drain_told = False
         self._registered = True
         desk.runner.drop(answer.stale)
+        desk.outbox.columns = frames.COLUMNS in answer.speaks
         desk.outbox.restart(answer.stale, desk.runner.free_slots)
         self._trouble = ""
         logger.info("worker %s serves %s", answer.worker_id, url)
@@ -219,7 +221,9 @@ class StreamLink:
         runner, outbox = self._desk.runner, self._desk.outbox
         while True:
             frame = await self._next(socket)
-            if isinstance(frame, frames.Jobs):
+            if isinstance(frame, frames.Like):
+                runner.start_like(frame)
+            elif isinstance(frame, frames.Jobs):
                 runner.start(frame.jobs)
             elif isinstance(frame, frames.Ack):
                 outbox.ack(frame.seq)

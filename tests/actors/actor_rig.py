@@ -13,6 +13,7 @@ from typing import Any, cast
 from chaos.sim.clock import SimClock
 from chaos.sim.loop import run_virtual
 from cluster.actors.actor import Actor
+from cluster.actors.assigned import Assigned
 from cluster.actors.desk import WorkerDesk
 from cluster.actors.detector import Detector
 from cluster.actors.dispatcher import Dispatcher
@@ -107,9 +108,9 @@ class FakeSink:
         self.jobs: list[Assignment] = []
         self.events: list[tuple[str, Any]] = []
 
-    def send_jobs(self, jobs: list[Assignment]) -> None:
-        self.jobs += jobs
-        self.events.append(("jobs", [(job.job_id, job.attempt) for job in jobs]))
+    def send_jobs(self, jobs: Assigned) -> None:
+        self.jobs += jobs.rows()
+        self.events.append(("jobs", [(job.job_id, job.attempt) for job in jobs.rows()]))
 
     def send_cancel(self, attempts: list[tuple[int, int]]) -> None:
         self.events.append(("cancel", attempts))

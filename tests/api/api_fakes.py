@@ -15,6 +15,7 @@ import msgspec
 from aiohttp.test_utils import TestClient, TestServer
 
 from cluster.actors.archivist import Archivist
+from cluster.actors.assigned import Assigned
 from cluster.actors.clockwatch import AskError, ClockWatch
 from cluster.actors.desk import WorkerDesk
 from cluster.actors.dispatcher import Dispatcher
@@ -312,8 +313,8 @@ class FakeWorker:
         self.jobs: asyncio.Queue[list[Assignment]] = asyncio.Queue()
         self.cancelled: list[tuple[int, int]] = []
 
-    def send_jobs(self, jobs: list[Assignment]) -> None:
-        self.jobs.put_nowait(jobs)
+    def send_jobs(self, jobs: Assigned) -> None:
+        self.jobs.put_nowait(jobs.rows())
 
     def send_cancel(self, attempts: list[tuple[int, int]]) -> None:
         self.cancelled += attempts

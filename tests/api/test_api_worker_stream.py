@@ -225,6 +225,8 @@ async def test_a_bad_registration_is_told_and_closed(api, first):
         ["done", "x", []],
         ["done", 1, [[1 << 63, 1]]],
         ["failed", 1, [[1, -1, "E", "m"]]],
+        ["completed", 1, [5, 6], [1]],
+        ["completed", 1, [5, 6], [1, 1], [None]],
         ["credit"],
         ["credit", 1 << 40],
         [["done"]],

@@ -49,6 +49,32 @@ async def test_results_gather_and_stay_held_until_acknowledged() -> None:
     await outbox.wait_empty()
 
 
+async def test_a_node_that_reads_columns_gets_successes_without_rows() -> None:
+    outbox = Outbox()
+    outbox.columns = True
+    outbox.done((1, 1), None, None)
+    outbox.done((2, 3), None, None)
+    outbox.credit(2)
+    assert [unpack(frame) for frame in outbox.frames()] == [
+        ["completed", 1, [1, 2], [1, 3], None, None, 2]
+    ]
+    outbox.done((3, 1), b"3", None)
+    outbox.done((4, 1), None, "log")
+    outbox.released((5, 1))
+    assert [unpack(frame) for frame in outbox.frames()] == [
+        ["completed", 2, [3, 4], [1, 1], [b"3", None], [None, "log"], 0],
+        ["released", 3, [[5, 1]], 0],
+    ]
+    outbox.ack(1)
+    assert outbox.held == {(3, 1), (4, 1), (5, 1)}
+    outbox.columns = False  # the next leader is of an older release
+    outbox.restart([(4, 1)], 0)
+    assert [unpack(frame) for frame in outbox.frames()] == [
+        ["done", 4, [[3, 1, b"3", None]], 0],
+        ["released", 5, [[5, 1]], 0],
+    ]
+
+
 async def test_large_results_are_spread_over_frames() -> None:
     outbox = Outbox()
     for number in range(5):

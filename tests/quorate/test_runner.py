@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
+import weakref
 from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any
@@ -13,7 +16,7 @@ from fake_cluster import unpack
 from quorate import Context, Scheduler, current
 from quorate.executors import Tools, executors_for
 from quorate.worker import runner as runner_module
-from quorate.worker.frames import Assignment
+from quorate.worker.frames import Assignment, Like
 from quorate.worker.outbox import Outbox
 from quorate.worker.runner import Runner
 
@@ -228,6 +231,54 @@ async def test_a_job_of_a_shared_task_is_timed_out_alone(app: Scheduler) -> None
     ended = await slots.results()
     assert [item for item in ended if item[0] == "done"] == [("done", 2, b"1"), ("done", 3, b"2")]
     assert [item for item in ended if item[0] != "done"] == [("failed", 1, "timeout")]
+
+
+async def test_what_a_job_leaves_in_its_variables_is_freed_with_it(app: Scheduler) -> None:
+    class Large: ...
+
+    kept: ContextVar[Large] = ContextVar("kept")
+    alive: list[weakref.ref[Large]] = []
+
+    @app.task()
+    async def keep(number: int) -> None:
+        large = Large()
+        alive.append(weakref.ref(large))
+        kept.set(large)
+        await asyncio.sleep(0)
+
+    slots = Slots(app)
+    gc.disable()  # a cycle would wait for it
+    try:
+        slots.start("keep")
+        await slots.results()
+        await asyncio.sleep(0)
+        assert [ref() for ref in alive] == [None] * 3
+    finally:
+        gc.enable()
+
+
+async def test_like_jobs_start_as_rows_do(app: Scheduler) -> None:
+    @app.task()
+    async def tell(number: int, ctx: Context) -> list[Any]:
+        await asyncio.sleep(0)
+        return [number, ctx.name, ctx.queue, ctx.attempt, ctx.failures, ctx.max_retries]
+
+    slots = Slots(app)
+    slots.outbox.done((4, 1), None, None)  # not acknowledged yet
+    jobs = Like(
+        "tell", "mail", 0, 9, [1, 2, 2, 4], [1, 3, 3, 1], [b"1", b"2", b"2", b"4"], [0, 2, 2, 0]
+    )
+    slots.runner.start_like(jobs)
+    slots.runner.start_like(Like("tell", "mail", 0, 9, [5], [1], [b"5"]))
+    slots.runner.start_like(Like("unheard", "mail", 0, 9, [6], [1], [None]))
+    ended = await slots.results()
+    outputs = {job_id: json.loads(text) for kind, job_id, text in ended if kind == "done" and text}
+    assert outputs == {
+        1: [1, "tell", "mail", 1, 0, 9],
+        2: [2, "tell", "mail", 3, 2, 9],
+        5: [5, "tell", "mail", 1, 0, 9],
+    }
+    assert ("failed", 6, "unknown_task") in ended
 
 
 async def test_a_job_has_one_context_wherever_it_is_asked_for(app: Scheduler) -> None:
