@@ -1,7 +1,7 @@
 """Takes finished jobs from the event loop to SQLite, because the loop must not wait for a disk.
 
 `add` only keeps what the machine left of a log entry's jobs, whatever their number; one thread
-turns that into chunks every few hundredths of a second and writes them, another one reads. A row
+turns that into chunks every few tenths of a second and writes them, another one reads. A row
 can be read from the moment `add` returns: first from the buffer, then from the file. A crash loses
 what was not synced, but not for good: the log is truncated only behind what `flushed` vouched for,
 and replaying the rest adds the rows again, which changes nothing twice.
@@ -28,8 +28,8 @@ from cluster.history.record import FinishedJob, HistoryError, PastEvent, Query
 from cluster.history.store import Store
 from cluster.machine.effects import Finished
 
-GATHER_SECONDS = 0.05  # how long the writer waits for company of a first row
-BATCH_ROWS = 4000  # unless so many have gathered before: more would hold up the loop for long
+GATHER_SECONDS = 0.2  # how long the writer waits for company of a first row
+BATCH_ROWS = 2000  # unless so many have gathered before: more would hold up the loop for long
 BUFFER_ROWS_MAX = 500_000
 BUFFER_BYTES_MAX = 256 << 20  # counted only while writing fails
 RETRY_SECONDS = 1.0  # after a failed write

@@ -7,9 +7,10 @@ written.
 
 from __future__ import annotations
 
+import bisect
 import zlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import msgspec
 
@@ -20,6 +21,7 @@ from cluster.history.record import FinishedJob, Query
 FIELDS = FinishedJob.__struct_fields__
 ROWS, COLUMNS, COLUMNS_COMPRESSED = 1, 2, 3  # what a chunk's blob is
 COMPRESSION_LEVEL = 1
+ROW_BYTES = 300  # of memory, about, for a row of a chunk that is read, but for its data
 COMPRESSED_FROM_BYTES = 512  # below it there is nothing to gain
 COMPRESSION_SAMPLE_BYTES = 4096
 COMPRESSION_GAIN_MIN = 0.3  # of the sample's bytes
@@ -66,33 +68,15 @@ def compressed(encoded: bytes) -> tuple[int, bytes]:
     return COLUMNS_COMPRESSED, zlib.compress(encoded, COMPRESSION_LEVEL)
 
 
-class Place(NamedTuple):
-    """Where a row is."""
-
-    chunk: Chunk
-    position: int
-
-    @property
-    def log_index(self) -> int:
-        return self.chunk.indexes[self.position]
-
-    def row(self) -> FinishedJob:
-        return self.chunk.row(self.position)
-
-    def matches(self, query: Query) -> bool:
-        return self.chunk.matches(query, self.position)
-
-
 class Chunk:
     """A chunk as it is read: a row is made of its columns, and its types are checked, when somebody
     wants it."""
 
-    def __init__(self, fields: list[Sequence[Any]]) -> None:
+    def __init__(self, fields: list[Sequence[Any]], data_bytes: int = 0) -> None:
         self._fields = fields
-        by_name = dict(zip(FIELDS, fields, strict=True))
-        self.ids: Sequence[int] = by_name["job_id"]
-        self.indexes: Sequence[int] = by_name["index"]
-        self._filtered = [by_name[name] for name in ("status", "queue", "name", "tags")]
+        self.size_bytes = data_bytes + ROW_BYTES * len(fields[0])
+        self.ids: Sequence[int] = fields[FIELDS.index("job_id")]
+        self.indexes: Sequence[int] = fields[FIELDS.index("index")]
 
     @classmethod
     def empty(cls) -> Self:
@@ -102,27 +86,42 @@ class Chunk:
     def decode(cls, form: int, blob: bytes) -> Self:
         """Raises zlib.error, MsgspecError or ValueError for a damaged one."""
         if form == ROWS:
-            rows = _decode_rows(zlib.decompress(blob))
-            return cls([[getattr(row, name) for row in rows] for name in FIELDS])
+            data = zlib.decompress(blob)
+            rows = _decode_rows(data)
+            return cls([[getattr(row, name) for row in rows] for name in FIELDS], len(data))
         if form not in (COLUMNS, COLUMNS_COMPRESSED):
             raise ValueError(f"unknown form {form}")
-        packed = _decode(zlib.decompress(blob) if form == COLUMNS_COMPRESSED else blob)
+        data = zlib.decompress(blob) if form == COLUMNS_COMPRESSED else blob
+        packed = _decode(data)
         # A later release may have more fields, an earlier one fewer.
         given = [*packed.columns, *[None] * len(FIELDS)]
-        return cls(
-            [
-                _unpack(name, column, packed.count)
-                for name, column in zip(FIELDS, given, strict=False)
-            ]
-        )
+        fields = [
+            _unpack(name, column, packed.count) for name, column in zip(FIELDS, given, strict=False)
+        ]
+        return cls(fields, len(data))
 
     def row(self, position: int) -> FinishedJob:
         """Raises MsgspecError for a damaged one."""
         return msgspec.convert([field[position] for field in self._fields], FinishedJob)
 
-    def matches(self, query: Query, position: int) -> bool:
-        status, queue, name, tags = [field[position] for field in self._filtered]
-        return query.accepts(status, queue, name, tags)
+    def find(self, job_id: int) -> int | None:
+        """The position of a job's row."""
+        position = bisect.bisect_left(self.ids, job_id)
+        if position < len(self.ids) and self.ids[position] == job_id:
+            return position
+        return None
+
+    def matching(self, query: Query, before_id: int) -> Sequence[int]:
+        """Positions of matching rows with smaller ids."""
+        positions: Sequence[int] = range(bisect.bisect_left(self.ids, before_id))
+        for name in ("status", "queue", "name"):
+            wanted, values = getattr(query, name), self._fields[FIELDS.index(name)]
+            if wanted is not None:
+                positions = [each for each in positions if values[each] == wanted]
+        if query.tag is not None:
+            tags = self._fields[FIELDS.index("tags")]
+            positions = [each for each in positions if query.tag in tags[each]]
+        return positions
 
 
 def _unpack(name: str, column: Column | None, count: int) -> Sequence[Any]:

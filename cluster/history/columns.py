@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from itertools import accumulate, compress, islice
-from operator import ne, sub
+from itertools import accumulate, groupby
+from operator import sub
 from typing import Any
 
 from msgspec import Struct
 
-RUN_ROWS_MIN = 8  # on average; shorter runs are larger than differences
+RUN_ROWS_MIN = 4  # on average; shorter runs are larger than differences
 TABLE_VALUES_MAX = 256  # a place in the table is one byte
-TABLE_SAMPLE = 64  # rows that are looked at before all are hashed
+SAMPLE_ROWS = 64  # are looked at before all are
 
 # Numbers of one, two, four and eight bytes, in a byte order that does not depend on the machine.
 WIDTHS = ((1 << 8, "B"), (1 << 16, "H"), (1 << 32, "I"), (1 << 64, "Q"))
@@ -66,17 +66,16 @@ class Rising(Struct, array_like=True, tag=3, frozen=True, gc=False):
 
 
 class Runs(Struct, array_like=True, tag=6, frozen=True, gc=False):
-    """Numbers that stay for a while: what they are and the row where each begins."""
+    """Numbers that stay for a while: what they are and for how many rows."""
 
     values: list[int]
-    starts: list[int]
+    rows: list[int]
 
     def unpack(self, count: int) -> list[int]:
-        ends = [*self.starts[1:], count]
-        rows: list[int] = []
-        for value, start, end in zip(self.values, self.starts, ends, strict=True):
-            rows += [value] * (end - start)
-        return rows
+        unpacked: list[int] = []
+        for value, rows in zip(self.values, self.rows, strict=True):
+            unpacked += [value] * rows
+        return unpacked
 
 
 class Table(Struct, array_like=True, tag=4, frozen=True, gc=False):
@@ -134,7 +133,7 @@ def unpack(column: Column, count: int) -> list[Any]:
     """A value per row. Raises ValueError for a column of another length."""
     try:
         values = column.unpack(count)
-    except (struct.error, IndexError, TypeError) as error:
+    except (struct.error, IndexError, TypeError, ValueError) as error:
         raise ValueError(f"a column does not fit its chunk: {error}") from error
     if len(values) != count:
         raise ValueError(f"a column has {len(values)} rows, its chunk {count}")
@@ -147,11 +146,12 @@ def _is_same(values: Sequence[Any]) -> bool:
 
 
 def _runs(values: Sequence[int]) -> Runs | None:
-    changes = list(map(ne, values, islice(values, 1, None)))
-    if changes.count(True) >= len(values) // RUN_ROWS_MIN:
+    if len(list(groupby(values[:SAMPLE_ROWS]))) > SAMPLE_ROWS // RUN_ROWS_MIN:
         return None
-    starts = [0, *compress(range(1, len(values)), changes)]
-    return Runs([values[start] for start in starts], starts)
+    runs = [(value, len(list(rows))) for value, rows in groupby(values)]
+    if len(runs) > len(values) // RUN_ROWS_MIN:
+        return None
+    return Runs([value for value, _ in runs], [rows for _, rows in runs])
 
 
 def _near(values: Sequence[int]) -> Near | None:
@@ -165,7 +165,7 @@ def _near(values: Sequence[int]) -> Near | None:
 
 
 def _table(values: Sequence[Any]) -> Table | None:
-    if len(set(values[:TABLE_SAMPLE])) > TABLE_SAMPLE // 4:
+    if len(set(values[:SAMPLE_ROWS])) > SAMPLE_ROWS // 4:
         return None
     places = {value: place for place, value in enumerate(dict.fromkeys(values))}
     if len(places) > min(TABLE_VALUES_MAX, len(values) // 2):

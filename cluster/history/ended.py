@@ -33,6 +33,7 @@ class Ended:
         self.indexes = indexes
         self.jobs = [each.job for each in finished]
         self.ids = [job.id for job in self.jobs]
+        self.extras = [job.extra for job in self.jobs]
 
     @classmethod
     def of(cls, lots: Iterable[tuple[int, Sequence[Finished]]]) -> Self:
@@ -69,10 +70,12 @@ class Ended:
 
     def runs(self) -> list[tuple[int, str, int, int]]:
         """Those of schedules: (id, schedule, nominal ms, finished ms)."""
+        if _has_none(self.extras):
+            return []
         return [
-            (job.id, job.extra.schedule_id, job.extra.nominal_ms, finished.finished_ms)
-            for job, finished in zip(self.jobs, self.finished, strict=True)
-            if job.extra is not None and job.extra.schedule_id
+            (job_id, extra.schedule_id, extra.nominal_ms, finished.finished_ms)
+            for job_id, extra, finished in zip(self.ids, self.extras, self.finished, strict=True)
+            if extra is not None and extra.schedule_id
         ]
 
     def values(self, start: int, stop: int) -> Values:
@@ -100,8 +103,8 @@ class Ended:
             "error_message": [each.error_message for each in finished],
             "log": [each.log for each in finished],
         }
-        extras = [job.extra for job in jobs]
-        if extras.count(None) < len(extras):
+        extras = self.extras[start:stop]
+        if not _has_none(extras):
             values |= _values_of_extras([extra or NO_EXTRA for extra in extras])
         return values
 
@@ -155,6 +158,10 @@ def spec_bytes(spec: JobSpec) -> bytes:
 def _once(values: list[Any]) -> list[Any]:
     """A single value for many like ones."""
     return values[:1] if values.count(values[0]) == len(values) else values
+
+
+def _has_none(extras: list[JobExtra | None]) -> bool:
+    return extras.count(None) == len(extras)
 
 
 def _values_of_extras(extras: list[JobExtra]) -> Values:

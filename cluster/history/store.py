@@ -18,20 +18,19 @@ import sqlite3
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from cluster.history import chunk, occasions
-from cluster.history.chunk import Chunk, Place, Values
+from cluster.history.chunk import Chunk, Values
 from cluster.history.ended import Ended
 from cluster.history.record import FinishedJob, HistoryError, PastEvent, Query
 
 BAND_BITS = 12
 CHUNK_BYTES_MAX = 4 << 20  # encoded; larger ones are halved, so that a reader's memory is bounded
-CHUNKS_CACHED = 8
+CACHE_BYTES = 32 << 20
 LABELS_CHARACTERS_MAX = 4096  # a chunk with more different labels than this is always read
 BANDS_PER_PAGE = 32  # a listing looks at no more bands in one go
 SCHEMA_VERSION = 3  # 2: runs and events of schedules; 3: chunks by columns
@@ -69,6 +68,7 @@ class Store:
         self._path = path
         self._db = _connect(path)
         self._chunks: OrderedDict[int, Chunk] = OrderedDict()
+        self._cached_bytes = 0
 
     def index_last(self) -> int:
         """The highest Raft index whose rows are in the file."""
@@ -109,27 +109,23 @@ class Store:
         """Leaves out jobs that the file holds already, as they ended here or later."""
         fresh: list[int] = []
         for start, stop in _bands(ended.ids):
-            known = self._band(ended.ids[start] >> BAND_BITS)
-            for position in range(start, stop):
-                stored = known.get(ended.ids[position])
-                if stored is None or stored.log_index < ended.indexes[position]:
-                    fresh.append(position)
+            known: dict[int, int] = {}
+            for rows in self._band(ended.ids[start] >> BAND_BITS):
+                for job_id, index in zip(rows.ids, rows.indexes, strict=True):
+                    known[job_id] = max(index, known.get(job_id, 0))
+            fresh += [
+                position
+                for position in range(start, stop)
+                if known.get(ended.ids[position], -1) < ended.indexes[position]
+            ]
         return ended.only(fresh)
 
     def find(self, job_id: int) -> FinishedJob | None:
         """The latest row of one job."""
-        latest: Place | None = None
-        for (chunk_id,) in self._read(
-            "SELECT id FROM chunk WHERE band = ? AND first_id <= ? AND last_id >= ?",
-            (job_id >> BAND_BITS, job_id, job_id),
-        ):
-            rows = self._chunk(chunk_id)
-            position = bisect.bisect_left(rows.ids, job_id)
-            if position < len(rows.ids) and rows.ids[position] == job_id:
-                place = Place(rows, position)
-                if latest is None or place.log_index > latest.log_index:
-                    latest = place
-        return None if latest is None else self._row(latest)
+        sql = "SELECT id FROM chunk WHERE band = ? AND first_id <= ? AND last_id >= ?"
+        chunk_ids = self._read(sql, (job_id >> BAND_BITS, job_id, job_id))
+        latest = _latest([self._chunk(chunk_id) for (chunk_id,) in chunk_ids], job_id)
+        return None if latest is None else self._row(*latest)
 
     def page(
         self, query: Query, before_id: int, limit: int
@@ -141,7 +137,6 @@ class Store:
         sql = "SELECT DISTINCT band FROM chunk WHERE band <= ?"
         arguments: list[Any] = [(before_id - 1) >> BAND_BITS]
         if query.status is not None:
-            # A band is read as a whole, so a row that another chunk replaced is not shown.
             sql += " AND statuses & ?"
             arguments.append(STATUS_BITS.get(query.status, OTHER_STATUS_BIT))
         for label in _labels_of_query(query):
@@ -151,12 +146,10 @@ class Store:
         found: list[FinishedJob] = []
         bands = self._read(sql, (*arguments, BANDS_PER_PAGE))
         for (band,) in bands:
-            places = self._band(band)
-            for job_id in sorted(places, reverse=True):
-                if job_id < before_id and places[job_id].matches(query):
-                    found.append(self._row(places[job_id]))
-                    if len(found) == limit:
-                        return found, job_id
+            for rows, position in self._newest(query, band, before_id):
+                found.append(self._row(rows, position))
+                if len(found) == limit:
+                    return found, found[-1].job_id
         return found, (bands[-1][0] << BAND_BITS if len(bands) == BANDS_PER_PAGE else None)
 
     def runs(
@@ -225,22 +218,27 @@ class Store:
             ),
         )
 
-    def _band(self, band: int) -> dict[int, Place]:
-        """The latest row of each job of a band."""
-        latest: dict[int, Place] = {}
-        for (chunk_id,) in self._read("SELECT id FROM chunk WHERE band = ?", (band,)):
-            rows = self._chunk(chunk_id)
-            places = map(Place, repeat(rows), range(len(rows.ids)))
-            fresh = dict(zip(rows.ids, places, strict=True))
-            for job_id in latest.keys() & fresh.keys():  # finished twice
-                if latest[job_id].log_index > fresh[job_id].log_index:
-                    del fresh[job_id]
-            latest |= fresh
-        return latest
+    def _band(self, band: int) -> list[Chunk]:
+        chunk_ids = self._read("SELECT id FROM chunk WHERE band = ?", (band,))
+        return [self._chunk(chunk_id) for (chunk_id,) in chunk_ids]
 
-    def _row(self, place: Place) -> FinishedJob:
+    def _newest(self, query: Query, band: int, before_id: int) -> Iterator[tuple[Chunk, int]]:
+        """Where the matching rows of a band are, newest first. The band is read as a whole, so that
+        rows which another chunk replaced are left out."""
+        chunks = self._band(band)
+        found = [
+            (rows.ids[position], rows.indexes[position], number, position)
+            for number, rows in enumerate(chunks)
+            for position in rows.matching(query, before_id)
+        ]
+        for job_id, index, number, position in sorted(found, reverse=True):
+            latest = _latest(chunks, job_id)
+            if latest is not None and latest[0].indexes[latest[1]] == index:
+                yield chunks[number], position
+
+    def _row(self, rows: Chunk, position: int) -> FinishedJob:
         try:
-            return place.row()
+            return rows.row(position)
         except msgspec.MsgspecError as error:
             raise self._failure("decoded", error) from error
 
@@ -258,8 +256,9 @@ class Store:
         except (zlib.error, msgspec.MsgspecError, ValueError) as error:
             raise self._failure("decoded", error) from error
         self._chunks[chunk_id] = rows
-        if len(self._chunks) > CHUNKS_CACHED:
-            self._chunks.popitem(last=False)
+        self._cached_bytes += rows.size_bytes
+        while self._cached_bytes > CACHE_BYTES:
+            self._cached_bytes -= self._chunks.popitem(last=False)[1].size_bytes
         return rows
 
     def _read(self, sql: str, arguments: Sequence[Any] = ()) -> list[Any]:
@@ -334,6 +333,17 @@ def _bands(ids: Sequence[int]) -> Iterator[tuple[int, int]]:
         stop = bisect.bisect_left(ids, band_end_id, start)
         yield start, stop
         start = stop
+
+
+def _latest(chunks: Sequence[Chunk], job_id: int) -> tuple[Chunk, int] | None:
+    """Where a job's last row is."""
+    latest: tuple[Chunk, int] | None = None
+    index = -1
+    for rows in chunks:
+        position = rows.find(job_id)
+        if position is not None and rows.indexes[position] > index:
+            latest, index = (rows, position), rows.indexes[position]
+    return latest
 
 
 def _summary(values: Values) -> tuple[int, str | None]:

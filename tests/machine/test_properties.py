@@ -19,6 +19,7 @@ from machine_replicas import (
 )
 from machine_values import NUMBER_MAX, Move
 
+from cluster.history.ended import record_of
 from cluster.machine import invariants
 from cluster.machine.commands import decode_batch
 from cluster.machine.state import State
@@ -43,6 +44,19 @@ def test_invariants_hold_and_replay_is_exact(script: Script) -> None:
     again = replay(log)
     assert again.digest == state.digest
     assert dump(again) == dump(state)
+
+
+@hunt
+@given(script=scripts)
+def test_rows_of_ended_jobs_never_change_again(script: Script) -> None:
+    """The history reads them later, in another thread."""
+    _, log = live(script)
+    state, ended = State(), []
+    for index, encoded in enumerate(log):
+        _, effects = book(state, encoded)
+        ended += [(each, index, record_of(each, index)) for each in effects.jobs_finished]
+    for finished, index, record in ended:
+        assert record_of(finished, index) == record
 
 
 @hunt
