@@ -88,7 +88,7 @@ class Invariants:
         self.committed: dict[int, Entry] = {}
         self.committed_in: list[tuple[int, int]] = []  # (term of who committed, highest index)
         self.top = 1  # highest committed index
-        self.members = members  # by the newest committed configuration
+        self.members = self.voters = members  # by the newest committed configuration
         self._known: dict[tuple[int, int], tuple[int, bytes]] = {}  # (index, term): before, bytes
         self._votes: dict[tuple[str, int], str] = {}
         self._voters: dict[tuple[str, int, int], dict[str, None]] = {}  # candidate, life, term
@@ -390,7 +390,7 @@ class Invariants:
                 self.top = max(self.top, index)
                 configuration = config_of(content)
                 if configuration is not None:
-                    self.members = configuration.ids
+                    self.members, self.voters = configuration.ids, configuration.voters
                     self._world.trace(f"members {configuration.members}")
                 self._world.entry_committed(index, content)
             elif known[0] != term or known[1] != content:

@@ -40,8 +40,11 @@ class Repair:
 
     def may_lose(self, machine: Machine) -> bool:
         """One at a time, and only once every member's log says whose folder it is: in the first
-        moments of a cluster nobody can tell a lost disk from a new one."""
+        moments of a cluster nobody can tell a lost disk from a new one. And never one of two
+        voters: nobody could take it out of the cluster then, so it would be lost for good."""
         world = self._world
+        if machine.id in world.invariants.voters and len(world.invariants.voters) < 3:
+            return False
         members = [one for one in world.machines.values() if one.id in world.invariants.members]
         folders = set()
         for one in members:
