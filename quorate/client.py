@@ -39,6 +39,7 @@ class _Logs(msgspec.Struct):
 
 class _Workers(msgspec.Struct):
     items: list[WorkerView] = []
+    next_cursor: str | None = None
 
 
 def _selection(ids: Iterable[str] | None, filters: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,10 +250,16 @@ class Workers:
 
     async def list(self, *, consistency: Consistency | None = None) -> Sequence[WorkerView]:
         """Every registered worker."""
-        response = await self._transport.request(
-            "GET", "/v1/workers", params={"consistency": consistency}
-        )
-        return read(response.body, _Workers).items
+        found: list[WorkerView] = []
+        cursor: str | None = None
+        while True:
+            params = {"consistency": consistency, "cursor": cursor}
+            response = await self._transport.request("GET", "/v1/workers", params=params)
+            page = read(response.body, _Workers)
+            found += page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return found
 
     async def get(self, worker_id: str, *, consistency: Consistency | None = None) -> WorkerView:
         """One worker."""

@@ -156,6 +156,7 @@ class WorkerAnswer(Struct):
 
 class WorkersAnswer(Struct):
     items: list[WorkerAnswer]
+    next_cursor: str | None = None
 
 
 class RegisteredAnswer(Struct):

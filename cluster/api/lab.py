@@ -246,4 +246,5 @@ async def get_lab_stats(call: Call[None, Query]) -> StatsAnswer:
 @routes.add("GET", "/workers", "List workers", answer=list[WorkerAnswer])
 async def list_lab_workers(call: Call[None, Query]) -> list[WorkerAnswer]:
     services: Services = call.services
-    return [worker_answer(services, view) for view in views.workers(services.raft.state)]
+    found = views.workers(services.raft.state, 0, LIST_MAX)
+    return [worker_answer(services, view) for view in found]

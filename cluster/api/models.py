@@ -254,6 +254,13 @@ class PageQuery(ReadQuery, forbid_unknown_fields=True, frozen=True):
     cursor: Annotated[str, Meta(max_length=256)] = ""
 
 
+class WorkersQuery(ReadQuery, forbid_unknown_fields=True, frozen=True):
+    """`cursor` is the `next_cursor` of the page before. So many at once that few have more."""
+
+    limit: Annotated[int, Meta(ge=1, le=1_000)] = 500
+    cursor: Annotated[str, Meta(max_length=256)] = ""
+
+
 class DeadQuery(PageQuery, forbid_unknown_fields=True, frozen=True):
     queue: str = ""
     name: str = ""

@@ -20,7 +20,13 @@ from cluster.api.answers import (
     WorkersAnswer,
 )
 from cluster.api.errors import ProblemError
-from cluster.api.lookup import parse_job_id, parse_worker_id, unknown_job
+from cluster.api.lookup import (
+    decode_cursor,
+    encode_cursor,
+    parse_job_id,
+    parse_worker_id,
+    unknown_job,
+)
 from cluster.api.models import (
     CompleteRequest,
     FailRequest,
@@ -29,6 +35,7 @@ from cluster.api.models import (
     ProgressRequest,
     ReleaseRequest,
     WorkerRequest,
+    WorkersQuery,
 )
 from cluster.api.render import time_text
 from cluster.api.routing import Call, Empty, Query, Routes, respond
@@ -86,10 +93,20 @@ def find_worker(services: Services, worker_id: int) -> WorkerView:
     return view
 
 
-@routes.add("GET", "/v1/workers", "List workers", answer=WorkersAnswer)
-async def list_workers(call: Call[None, Query]) -> WorkersAnswer:
-    found = views.workers(call.services.raft.state)
-    return WorkersAnswer([worker_answer(call.services, view) for view in found])
+@routes.add(
+    "GET",
+    "/v1/workers",
+    "List workers in the order in which they came",
+    query=WorkersQuery,
+    answer=WorkersAnswer,
+)
+async def list_workers(call: Call[None, WorkersQuery]) -> WorkersAnswer:
+    limit, after_id = call.query.limit, decode_cursor(call.query.cursor)
+    found = views.workers(call.services.raft.state, after_id, limit + 1)
+    return WorkersAnswer(
+        [worker_answer(call.services, view) for view in found[:limit]],
+        encode_cursor(found[limit - 1].id) if len(found) > limit else None,
+    )
 
 
 @routes.add(

@@ -197,10 +197,12 @@ def dead_count(state: State) -> int:
     return len(state.tables.dead)
 
 
-def workers(state: State) -> list[WorkerView]:
+def workers(state: State, after_id: int, limit: int) -> list[WorkerView]:
+    """Workers with ids above `after_id`, in the order in which they came."""
+    rows = (row for row in state.tables.workers.values() if row.id > after_id)
     return [
         WorkerView(w.id, w.spec, w.registered_ms, list(w.running), w.draining)
-        for w in state.tables.workers.values()
+        for w in islice(rows, limit)
     ]
 
 

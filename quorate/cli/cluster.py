@@ -69,7 +69,18 @@ def _get(args: argparse.Namespace, path: str) -> Any:
 
 def run_workers(args: argparse.Namespace) -> int:
     """quorate workers list"""
-    items = _get(args, "/v1/workers")["items"]
+
+    async def pages(client: Client) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        cursor: str | None = None
+        while True:
+            page = await client.transport.json("GET", "/v1/workers", params={"cursor": cursor})
+            found += page["items"]
+            cursor = page.get("next_cursor")
+            if cursor is None:
+                return found
+
+    items = with_client(args, pages)
     if not wants_json(args):
         items = [{**item, "running": _count(item.get("running"))} for item in items]
     print_rows(args, items, WORKER_COLUMNS)

@@ -189,3 +189,16 @@ async def test_no_worker_is_unknown(api, method, action):
 async def test_wrong_offers_are_pointed_at(api, change, pointer):
     answer = await api("POST", "/v1/workers", {**OFFER, **change})
     assert (answer.status, answer.code, answer.pointer) == (422, "validation", pointer)
+
+
+async def test_workers_are_listed_page_by_page(api):
+    ids = [await enlist(api, name=f"p{n}") for n in range(5)]
+    found, cursor, pages = [], "", 0
+    while cursor is not None:
+        page = await api.get(f"/v1/workers?limit=2&cursor={cursor}")
+        found += [item["worker_id"] for item in page["items"]]
+        cursor = page["next_cursor"]
+        pages += 1
+    assert (found, pages) == (ids, 3)
+    assert (await api("GET", "/v1/workers?limit=0")).status == 422
+    assert (await api("GET", "/v1/workers?cursor=nonsense")).status == 422
