@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import aiohttp
 
-from bench.harness import batch_body, by_status, post_batch, replicas_equal
+from bench.harness import batch_body, by_status, post_batch, replicas_equal, varied_body
 from bench.histogram import Latencies
 from bench.usage import NOTHING, Usage, rss_bytes, usage_of
 from chaos.live.processes import LocalCluster, NodeChild
@@ -45,6 +45,11 @@ class Load:
     payload_bytes: int = 100
     clients: int = 2
     ahead_jobs: int = 20_000  # how far submission may run ahead of completion
+    is_varied: bool = False  # payloads that hardly compress; else all are alike
+
+    def body(self) -> bytes:
+        make = varied_body if self.is_varied else batch_body
+        return make(self.batch, "noop", self.payload_bytes)
 
 
 @dataclass
@@ -197,8 +202,7 @@ async def submission(cluster: LocalCluster, load: Load) -> Flow:
     leader = await cluster.leader()
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:
-        body = batch_body(load.batch, "noop", load.payload_bytes)
-        await post_batch(session, leader.url, body)
+        await post_batch(session, leader.url, load.body())
         before = await by_status(cluster)
         meter = Meter(cluster, leader)
         await meter.start()
@@ -243,7 +247,7 @@ class Posting:
         self._session = session
         self._url = url
         self._load = load
-        self._body = batch_body(load.batch, "noop", load.payload_bytes)
+        self._body = load.body()
         self._sent = 0
         self.done = 0
         self._is_held_back = is_held_back

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,6 +122,14 @@ def job_json(name: str, payload_bytes: int = 100, extra: str = "") -> bytes:
 
 def batch_body(count: int, name: str, payload_bytes: int = 100, extra: str = "") -> bytes:
     return b"[" + b",".join([job_json(name, payload_bytes, extra)] * count) + b"]"
+
+
+def varied_body(count: int, name: str, payload_bytes: int = 100) -> bytes:
+    """A batch whose payloads differ and hardly compress: random digits of base 16."""
+    rng = random.Random(1)
+    texts = [rng.randbytes((payload_bytes - 2) // 2).hex() for _ in range(count)]
+    jobs = [f'{{"name":"{name}","payload":"{text}"}}' for text in texts]
+    return f"[{','.join(jobs)}]".encode()
 
 
 async def post_batch(session: aiohttp.ClientSession, url: str, body: bytes) -> dict[str, Any]:

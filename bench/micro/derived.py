@@ -1,4 +1,4 @@
-"""What every node derives from effects: ready queues, metrics, rows of the history."""
+"""What every node derives from effects: ready queues, metrics, and what the history is given."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from bench.micro.replay import book, state_after
 from bench.micro.timing import Step, Work
 from cluster.actors.archivist import Archivist
 from cluster.history import History
-from cluster.machine.effects import Effects
 from cluster.projections.metrics import Metrics
 from cluster.projections.ready import ReadyQueues
 from cluster.raft_state import EffectsListener, RaftState
@@ -23,18 +22,8 @@ def steps(jobs: int, folder: Path) -> list[Step]:
         Step("ready queues, taken from by the leader", jobs, lambda: _taking(jobs)),
         Step("ready queues, trimmed at a follower", jobs, lambda: _trimming(jobs)),
         Step("metrics, assigned and completed", jobs, lambda: _metrics(jobs)),
-        Step("history, rows made and handed over", jobs, lambda: _archiving(jobs)),
+        Step("history, handed over", jobs, lambda: _archiving(jobs)),
     ]
-
-
-def _effects(jobs: int) -> tuple[list[Effects], list[Effects], list[Effects]]:
-    """Of submission, assignment, completion; rows are as at the end of the last."""
-    state = state_after()
-    return (
-        book(state, replay.submissions(jobs)),
-        book(state, replay.assignments(jobs)),
-        book(state, replay.completions(jobs)),
-    )
 
 
 def _ready(jobs: int) -> Work:
@@ -95,5 +84,6 @@ def _archiving(jobs: int) -> Work:
     raft = _Subscribed()
     Archivist(cast(RaftState, raft), cast(History, cast(Any, _Shelf())))
     (listener,) = raft.listeners
-    _, _, completed = _effects(jobs)
+    state = state_after(replay.submissions(jobs), replay.assignments(jobs))
+    completed = book(state, replay.completions(jobs))
     return lambda: [listener(each, index) for index, each in enumerate(completed)]

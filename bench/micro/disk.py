@@ -12,7 +12,7 @@ from cluster.consensus.records import BASE, ENTRY, record
 from cluster.consensus.recovery import Recovered
 from cluster.consensus.segments import Batch, SegmentFiles
 from cluster.consensus.storage import FILES
-from cluster.history.record import FinishedJob
+from cluster.history.ended import Ended
 from cluster.history.store import Store
 from cluster.machine.commands import encode_batch
 
@@ -35,7 +35,7 @@ def steps(jobs: int, folder: Path) -> list[Step]:
              _appending(folder, small, group=1, fsync=True), per="entry", waits=True),
         Step(f"journal, entry of {wide}, each written and synced", ENTRIES,
              _appending(folder, large, group=1, fsync=True), per="entry", waits=True),
-        Step("history, chunks of 1,000 rows", jobs, lambda: _writing(folder, jobs)),
+        Step("history, 1,000 finished jobs at a time", jobs, lambda: _writing(folder, jobs)),
     ]  # fmt: skip
 
 
@@ -61,18 +61,14 @@ def _appending(
 
 
 def _writing(folder: Path, jobs: int) -> Work:
+    """From finished jobs, as the machine leaves them, to rows in the file."""
     store = Store(folder / f"history{next(_numbers)}.sqlite")
-    rows = [
-        FinishedJob(
-            job_id=number, index=9, status="completed", name="noop", created_ms=replay.NOW_MS,
-            run_at_ms=replay.NOW_MS, started_ms=replay.NOW_MS, finished_ms=replay.NOW_MS,
-            attempt=1, worker_id=1, payload=replay.PAYLOAD, spec=b"s" * 40,
-        )
-        for number in range(1, jobs + 1)
-    ]  # fmt: skip
+    state = replay.state_after(replay.submissions(jobs), replay.assignments(jobs))
+    completed = replay.book(state, replay.completions(jobs))
 
     def write() -> None:
-        for first in range(0, jobs, replay.BATCH):
-            store.write(rows[first : first + replay.BATCH], first, durable=False)
+        for index, effects in enumerate(completed, 1):
+            ended = Ended.of([(index, effects.jobs_finished)])
+            store.write(ended, index, durable=False)
 
     return write

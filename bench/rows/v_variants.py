@@ -7,7 +7,7 @@ probe of /livez runs beside all of them, so their rates are a little below P2's.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.flow import SLOTS, Flow, Load, end_to_end
@@ -27,13 +27,15 @@ class Variant:
     nodes: int = 3
     batch: int = 1_000
     payload_bytes: int = 100
-    flags: tuple[str, ...] = field(default=())
+    flags: tuple[str, ...] = ()
+    is_varied: bool = False
 
     def load(self, jobs: int) -> Load:
         count = jobs // SHARE.get(self.batch, 1) // self.batch * self.batch
         if self.payload_bytes == LARGE_BYTES:
             count //= 2
-        return Load(count, self.batch, self.payload_bytes, CONNECTIONS.get(self.batch, 2))
+        clients = CONNECTIONS.get(self.batch, 2)
+        return Load(count, self.batch, self.payload_bytes, clients, is_varied=self.is_varied)
 
 
 VARIANTS = (
@@ -44,6 +46,7 @@ VARIANTS = (
     Variant("batches of 10", batch=10),
     Variant("batches of 1", batch=1),
     Variant("payloads of 4 KiB", payload_bytes=LARGE_BYTES),
+    Variant("payloads that hardly compress", is_varied=True),
     # Only here: with this flag a loss of power loses jobs that were acknowledged.
     Variant("fsync off (NOT durable)", flags=("--no-fsync",)),
 )

@@ -18,6 +18,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from bench.harness import varied_body
 from bench.tasks import app
 from cluster import Node, Settings
 from cluster.machine.effects import Effects
@@ -73,10 +74,9 @@ class Rig:
     async def run(self, jobs: int) -> None:
         """One batch, until it is completed on every node and written into every history."""
         self._submitted += jobs
-        job = f'{{"name":"noop","payload":"{"x" * (PAYLOAD_BYTES - 2)}"}}'
         url = f"http://{self.leader.settings.http}"
         headers = {"Content-Type": "application/json", "Prefer": "return=minimal"}
-        body = f"[{','.join([job] * jobs)}]".encode()
+        body = varied_body(jobs, "noop", PAYLOAD_BYTES)
         async with self._session.post(f"{url}/v1/jobs/batch", data=body, headers=headers) as answer:
             assert answer.status == 201, await answer.text()
         await self.until(self._is_done)
