@@ -12,12 +12,14 @@ from typing import Any, cast
 
 from bench.micro import replay
 from bench.micro.timing import Step, Work
+from cluster.actors.assigned import Assigned
 from cluster.actors.desk import WorkerDesk
 from cluster.actors.dispatcher import Dispatcher
 from cluster.actors.live import LiveBoard
 from cluster.actors.proposer import Proposer
-from cluster.actors.services import Assignment, Sink
+from cluster.actors.services import Sink
 from cluster.actors.supervisor import Supervisor
+from cluster.api import frames
 from cluster.clock import SystemClock
 from cluster.consensus import ConsensusConfig, Outcome, ProposalCallback, Role
 from cluster.machine.commands import JobGroup, SubmitJobs
@@ -72,8 +74,14 @@ class CountingSink:
         self._wanted = 0
         self._enough = asyncio.Event()
 
-    def send_jobs(self, jobs: list[Assignment]) -> None:
-        self.taken += len(jobs)
+    def send_jobs(self, jobs: Assigned) -> None:
+        like, rest = jobs.columns()
+        for each in like:
+            frames.like(each)
+            self.taken += len(each.job_ids)
+        if rest:
+            frames.jobs(rest)
+            self.taken += len(rest)
         if self.taken >= self._wanted:
             self._enough.set()
 

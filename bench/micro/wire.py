@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from bench.micro import replay
 from bench.micro.timing import Step, Work
-from cluster.actors.services import Assignment
+from cluster.actors.services import LikeJobs
 from cluster.api import frames
 from cluster.consensus.wire import (
     Append,
@@ -76,32 +77,36 @@ def _replying() -> Work:
     return reply
 
 
-def _assignments(jobs: int) -> list[list[Assignment]]:
+def _columns(jobs: int) -> list[LikeJobs]:
     return [
-        [Assignment(job, 1, "noop", "default", replay.PAYLOAD, 3_600_000, 0, 0, 3) for job in batch]
+        LikeJobs(
+            "noop", "default", 3_600_000, 3, batch, [1] * len(batch), [replay.PAYLOAD] * len(batch)
+        )
         for batch in replay.ids(jobs)
     ]
 
 
-def _results(jobs: int) -> list[list[tuple[int, int, None, None]]]:
-    return [[(job, 1, None, None) for job in batch] for batch in replay.ids(jobs)]
+def _results(jobs: int) -> list[tuple[Any, ...]]:
+    return [
+        ("completed", 1, batch, [1] * len(batch), None, None, 1_000) for batch in replay.ids(jobs)
+    ]
 
 
 def _jobs_out(jobs: int) -> Work:
-    batches = _assignments(jobs)
-    return lambda: [frames.jobs(batch) for batch in batches]
+    batches = _columns(jobs)
+    return lambda: [frames.like(batch) for batch in batches]
 
 
 def _jobs_in(jobs: int) -> Work:
-    encoded = [frames.jobs(batch) for batch in _assignments(jobs)]
+    encoded = [frames.like(batch) for batch in _columns(jobs)]
     return lambda: [worker_frames.decode(frame) for frame in encoded]
 
 
 def _results_out(jobs: int) -> Work:
     batches = _results(jobs)
-    return lambda: [worker_frames.encode(("done", 1, batch, 1_000)) for batch in batches]
+    return lambda: [worker_frames.encode(batch) for batch in batches]
 
 
 def _results_in(jobs: int) -> Work:
-    encoded = [worker_frames.encode(("done", 1, batch, 1_000)) for batch in _results(jobs)]
+    encoded = [worker_frames.encode(batch) for batch in _results(jobs)]
     return lambda: [frames.decode(frame) for frame in encoded]

@@ -10,7 +10,7 @@ from bench.micro import replay
 from bench.micro.timing import Step, Work
 from bench.tasks import app
 from quorate.executors import Tools, executors_for
-from quorate.worker.frames import Assignment
+from quorate.worker.frames import Like
 from quorate.worker.outbox import Outbox
 from quorate.worker.runner import Runner
 
@@ -26,15 +26,13 @@ def _running(jobs: int, at_once: int) -> Callable[[], Work]:
     async def run() -> None:
         tools = Tools(at_once)
         outbox = Outbox()
+        outbox.columns = True
         runner = Runner(executors_for(app.tasks.values(), tools), outbox, at_once)
         said = 0
         for first in range(1, jobs + 1, at_once):
-            runner.start(
-                [
-                    Assignment(number, 1, "noop", "default", replay.PAYLOAD, 3_600_000)
-                    for number in range(first, first + at_once)
-                ]
-            )
+            ids = list(range(first, first + at_once))
+            payloads: list[bytes | None] = [replay.PAYLOAD] * at_once
+            runner.start_like(Like("noop", "default", 3_600_000, 3, ids, [1] * at_once, payloads))
             await runner.wait_idle()
             for _ in outbox.frames():  # one frame with all results
                 said += 1

@@ -40,8 +40,8 @@ COUNTS = {
     "frames of the worker": exactly(1),  # results and credit
     "bytes to followers": about(109_300, 0.1),
     "journal bytes": about(109_251, 0.1),
-    "bytes to the worker": about(128_016, 0.1),
-    "bytes of the worker": about(7_013, 0.1),
+    "bytes to the worker": about(106_000, 0.1),
+    "bytes of the worker": about(4_050, 0.1),
     "history bytes": about(59_800),  # payloads of random digits
 }
 
@@ -71,12 +71,12 @@ STEPS = {
     "wire: append with an entry of 102 kB, decoded": about(304.2),
     "wire: acknowledgement, encoded and decoded": about(299.2),
     "leader: submit, proposed and applied, 1,000 at a time": about(8.5),
-    "leader: assign: chosen, proposed, applied, framed": about(266.2),
+    "leader: assign: chosen, proposed, applied, framed": about(231.4),
     "leader: complete, proposed and applied, 1,000 at a time": about(156.9),
-    "leader: submit and assign, 10 at a time": about(1056.6),
-    "leader: submit and assign, one at a time": about(6767.6),
-    "worker: run a no-op, 1,000 at a time": about(408.4),
-    "worker: run a no-op, one at a time": about(1474.2),
+    "leader: submit and assign, 10 at a time": about(1039.0),
+    "leader: submit and assign, one at a time": about(6970.2),
+    "worker: run a no-op, 1,000 at a time": about(393.1),
+    "worker: run a no-op, one at a time": about(1551.0),
 }
 
 # Of one replica: the state, ready queues and metrics.
