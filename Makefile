@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 BENCH  := $(VENV)/.bench-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up check test sim chaos bench clean
+.PHONY: help setup demo up check test sim chaos bench peers clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -50,5 +50,8 @@ $(BENCH): $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
 	@touch $@
 
+peers: setup  ## the same work on other queues, side by side (docs/comparison.md): JOBS=20000 ROUNDS=3
+	@$(BIN)/python -m bench.peers --jobs $(or $(JOBS),5000) --rounds $(or $(ROUNDS),1)
+
 clean:  ## remove .venv and everything generated
-	rm -rf $(VENV) .demo .up .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) .demo .up .peers .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -23,12 +23,15 @@ from bench.peers.catalogue import PEERS, Peer, named
 from bench.peers.harness import Figures, Plan, measure
 from bench.peers.report import report
 
+SECONDS_HELP = "a slow peer gets as many jobs as it can do in that time"
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__)
     parser.add_argument("--only", default="", help=f"of {', '.join(p.name for p in PEERS)}")
     parser.add_argument("--jobs", type=int, default=Plan.jobs, help="at most, for each measurement")
     parser.add_argument("--latency-s", type=float, default=Plan.latency_s, help="paced at 200/s")
+    parser.add_argument("--seconds-max", type=float, default=Plan.seconds_max, help=SECONDS_HELP)
     parser.add_argument("--rounds", type=int, default=1, help="all peers in turn, this many times")
     parser.add_argument("--check", action="store_true", help="only say what this machine lacks")
     parser.add_argument("--install", action="store_true", help="only install the peers")
@@ -46,7 +49,9 @@ def main() -> int:
         install.install(peer)
     if arguments.install:
         return 0
-    return _compare(peers, Plan(arguments.jobs, arguments.latency_s), arguments)
+    return _compare(
+        peers, Plan(arguments.jobs, arguments.latency_s, arguments.seconds_max), arguments
+    )
 
 
 def _lacks(peer: Peer) -> list[str]:

@@ -119,7 +119,7 @@ PEERS = (
         BULK, "concurrency 30, finished jobs deleted",
     ),
     _python(
-        "apscheduler", "postgres", ("apscheduler[asyncpg,sqlalchemy]==4.0.0a6", "sniffio"),
+        "apscheduler", "postgres", ("apscheduler[asyncpg,sqlalchemy]==4.0.0a6", "anyio<4.9"),
         "python apscheduler_peer.py work",
         TASKS, "pre-release, max_concurrent_jobs 100, asyncpg for store and events, no results",
     ),

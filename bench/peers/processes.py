@@ -1,4 +1,8 @@
-"""Processes of a run: each leads a session and is ended by id; their CPU time and memory."""
+"""Processes of a run: each leads a group and is ended by id; their CPU time and memory.
+
+They stay in one session, because Linux shares a busy machine's cores between sessions first: a peer
+of many sessions would get more of it than one of few.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ _PPID, _UTIME, _CSTIME = 1, 11, 14  # fields of /proc/*/stat, counted from behin
 
 
 class Process:
-    """One program with its log; ending it ends the whole session that it leads."""
+    """One program with its log; ending it ends the whole group that it leads."""
 
     def __init__(
         self, name: str, argv: Sequence[str], folder: Path, env: Mapping[str, str], *,
@@ -39,7 +43,7 @@ class Process:
         with self.log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self._argv, stdin=pipe or asyncio.subprocess.DEVNULL, stdout=pipe or log,
-                stderr=log, cwd=self._folder, env=self._env, start_new_session=True,
+                stderr=log, cwd=self._folder, env=self._env, process_group=0,
             )  # fmt: skip
 
     def check_running(self) -> None:
@@ -47,7 +51,7 @@ class Process:
             raise RuntimeError(f"{self.name} ended: {self.log_text()[-3000:]}")
 
     async def stop(self, number: int = signal.SIGTERM) -> None:
-        """A signal to the program, then SIGKILL to whatever of its session is still there."""
+        """A signal to the program, then SIGKILL to whatever of its group is still there."""
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):
