@@ -100,9 +100,9 @@ PEERS = (
     ),
     _python(
         "taskiq", "redis", ("taskiq==0.13.0", "taskiq-redis==1.2.4", "uvloop"),
-        "taskiq worker -w 1 --max-async-tasks 100 --max-prefetch 100 --log-level WARNING "
+        "taskiq worker -w 1 --max-async-tasks 100 --log-level WARNING "
         "taskiq_peer:broker",
-        TASKS, "RedisStreamBroker, 1 process, 100 tasks, prefetch 100, no results",
+        TASKS, "RedisStreamBroker, 1 process, 100 tasks at once (default), no results",
     ),
     _python(
         "saq", "redis", ("saq[redis]==0.26.4", "typing_extensions"),
