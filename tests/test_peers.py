@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
+from math import nan
 from pathlib import Path
 
 import pytest
 
-from bench.peers import table
+from bench.peers import disk, table
 from bench.peers.adapters import kit
 from bench.peers.catalogue import ADAPTERS, PEERS, named
 from bench.peers.harness import Figures
@@ -86,6 +87,23 @@ def test_a_round_in_which_a_peer_failed_is_left_out() -> None:
     lines = table.figures_table(PEERS, [{"quorate": OURS}, {}])
     assert [line for line in lines if "celery" in line] == []
     assert len([line for line in lines if line.startswith("| quorate")]) == 1
+
+
+def test_a_peer_that_cannot_keep_up_has_no_latency() -> None:
+    rounds = [{"quorate": OURS, "celery": replace(THEIRS, p50_ms=nan, p99_ms=nan)}]
+    (figures,) = [line for line in table.figures_table(PEERS, rounds) if "celery" in line]
+    (ratios,) = [line for line in table.ratios_table(PEERS, rounds) if "celery" in line]
+    assert figures.split(" | ")[6:8] == ["-", "-"]
+    assert ratios.split(" | ")[5:7] == ["-", "-"]
+
+
+def test_the_file_system_is_the_innermost_mount(tmp_path: Path) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"a / ext4 rw 0 0\nb {tmp_path} tmpfs rw 0 0\nc {tmp_path}/x xfs rw 0 0\n")
+    (tmp_path / "x").mkdir()
+    assert disk.kind(tmp_path, mounts) == "tmpfs"
+    assert disk.kind(tmp_path / "x", mounts) == "xfs"
+    assert disk.kind(Path("/"), mounts) == "ext4"
 
 
 def test_every_peer_has_its_adapter_and_a_pinned_version() -> None:

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.__main__ import RESULTS, commit, machine
-from bench.peers import install
+from bench.peers import disk, install
 from bench.peers.catalogue import PEERS, Peer, named
 from bench.peers.harness import Figures, Plan, measure
 from bench.peers.report import report
 
 SECONDS_HELP = "a slow peer gets as many jobs as it can do in that time"
+FOLDER_HELP = "for data, logs and records; on tmpfs an fsync costs nothing"
 
 
 def main() -> int:
@@ -36,7 +37,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="only say what this machine lacks")
     parser.add_argument("--install", action="store_true", help="only install the peers")
     parser.add_argument("--no-record", action="store_true", help="do not append to RESULTS.md")
-    parser.add_argument("--keep", type=Path, help="keep logs and records in this folder")
+    parser.add_argument("--folder", type=Path, default=tempfile.gettempdir(), help=FOLDER_HELP)
+    parser.add_argument("--keep", action="store_true", help="keep data, logs and records there")
     arguments = parser.parse_args()
     try:
         peers = named(arguments.only)
@@ -73,19 +75,19 @@ def _check(peers: Sequence[Peer]) -> int:
 
 
 def _compare(peers: Sequence[Peer], plan: Plan, arguments: argparse.Namespace) -> int:
-    loads, rounds, failed = [_load()], [], {}
+    states, rounds, failed = [_state(arguments.folder)], [], {}
     for _ in range(arguments.rounds):
         figures: dict[str, Figures] = {}
         for peer in peers:
             try:
-                figures[peer.name] = _one(peer, plan, arguments.keep)
+                figures[peer.name] = _one(peer, plan, arguments.folder, arguments.keep)
             except (RuntimeError, TimeoutError, OSError) as error:
                 failed[peer.name] = repr(error).splitlines()[0][:300]
                 print(f"{peer.name} failed: {error}", file=sys.stderr, flush=True)
         rounds.append(figures)
-        loads.append(_load())
+        states.append(_state(arguments.folder))
     title = f"commit {commit()}, side by side (`python -m bench.peers`), rounds: {len(rounds)}"
-    conditions = f"{machine()} Load average before and after each round: {', '.join(loads)}."
+    conditions = f"{machine()} Before and after each round: {'; '.join(states)}."
     lines = ["", f"## {_now()} UTC, {title}", "", conditions, *report(peers, rounds, failed)]
     print("\n".join(lines))
     if not arguments.no_record:
@@ -95,14 +97,14 @@ def _compare(peers: Sequence[Peer], plan: Plan, arguments: argparse.Namespace) -
     return 1 if failed or wrong else 0
 
 
-def _one(peer: Peer, plan: Plan, keep: Path | None) -> Figures:
+def _one(peer: Peer, plan: Plan, place: Path, keep: bool) -> Figures:
     print(f"{peer.name} ...", file=sys.stderr, flush=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"peers-{peer.name}-", dir=keep))
+    folder = Path(tempfile.mkdtemp(prefix=f"peers-{peer.name}-", dir=place))
     folder.chmod(0o755)  # PostgreSQL runs as another user in a folder below
     try:
         figures = asyncio.run(_until_told(measure(peer, plan, folder)))
     finally:
-        if keep is None:
+        if not keep:
             shutil.rmtree(folder, ignore_errors=True)
     print(figures, file=sys.stderr, flush=True)
     return figures
@@ -119,8 +121,10 @@ def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
 
 
-def _load() -> str:
-    return f"{os.getloadavg()[0]:.1f}"
+def _state(folder: Path) -> str:
+    """What else the machine does, as far as it shows in waiting for a core and for the disk."""
+    load, sync_ms, kind = os.getloadavg()[0], disk.sync_ms(folder), disk.kind(folder)
+    return f"load average {load:.1f}, fdatasync on {kind} {sync_ms:.2f} ms"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import isnan
 from statistics import median
 
 from bench.peers.catalogue import Peer
@@ -33,7 +34,7 @@ def figures_table(peers: Sequence[Peer], rounds: Sequence[Round]) -> list[str]:
     for peer in peers:
         found = [each[peer.name] for each in rounds if peer.name in each]
         if found:
-            cells = [f"{median(map(figure, found)):{text}}" for _, figure, text, _ in COLUMNS]
+            cells = [_cell(median(map(figure, found)), text) for _, figure, text, _ in COLUMNS]
             lines.append(
                 f"| {_label(peer)} | {_jobs(found)} | {' | '.join(cells)} | {_outcome(found)} |"
             )
@@ -43,7 +44,7 @@ def figures_table(peers: Sequence[Peer], rounds: Sequence[Round]) -> list[str]:
 def ratios_table(peers: Sequence[Peer], rounds: Sequence[Round]) -> list[str]:
     """How many times better Quorate was in the same round; below 1 the peer was better."""
     lines = [
-        f"| Quorate against | {' | '.join(name.split(',')[0] for name, *_ in COLUMNS)} |",
+        f"| Quorate against | {' | '.join(name.removesuffix(', jobs/s') for name, *_ in COLUMNS)} |",
         "|---" * (len(COLUMNS) + 1) + "|",
     ]
     for peer in peers:
@@ -78,7 +79,13 @@ def _label(peer: Peer) -> str:
     return f"{peer.name} {peer.version}{f' on {stores}' if stores else ''}"
 
 
+def _cell(value: float, text: str) -> str:
+    return "-" if isnan(value) else f"{value:{text}}"
+
+
 def _times(value: float) -> str:
+    if isnan(value):
+        return "-"
     return f"{value:.0f}" if value >= 20 else f"{value:.1f}" if value >= 2 else f"{value:.2f}"
 
 
