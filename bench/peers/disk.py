@@ -1,4 +1,4 @@
-"""What the disk of a run can do: a queue that syncs for every job is as fast as its disk is calm."""
+"""How calm the disk of a run is: a queue that syncs for every job cannot be faster than that."""
 
 from __future__ import annotations
 

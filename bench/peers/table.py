@@ -43,8 +43,9 @@ def figures_table(peers: Sequence[Peer], rounds: Sequence[Round]) -> list[str]:
 
 def ratios_table(peers: Sequence[Peer], rounds: Sequence[Round]) -> list[str]:
     """How many times better Quorate was in the same round; below 1 the peer was better."""
+    names = [name.removesuffix(", jobs/s") for name, *_ in COLUMNS]
     lines = [
-        f"| Quorate against | {' | '.join(name.removesuffix(', jobs/s') for name, *_ in COLUMNS)} |",
+        f"| Quorate against | {' | '.join(names)} |",
         "|---" * (len(COLUMNS) + 1) + "|",
     ]
     for peer in peers:
