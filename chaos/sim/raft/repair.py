@@ -97,6 +97,8 @@ class Repair:
         """Whatever it sets off happens in that node."""
         task = self._world.loop.create_task(change, context=life.context)
         self._world.adopt(task)
+        # The story may end, or lose patience, before the node answers: nobody asks then.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.wait([task], timeout=2.0)
         if task.done() and not task.cancelled():
             task.result()
