@@ -16,12 +16,14 @@ from typing import Self
 
 from aiohttp import web
 
+from cluster.actors.actor import Actor
 from cluster.actors.archivist import Archivist
 from cluster.actors.clockwatch import ClockWatch
 from cluster.actors.desk import WorkerDesk
 from cluster.actors.detector import Detector
 from cluster.actors.dispatcher import Dispatcher
 from cluster.actors.janitor import Janitor
+from cluster.actors.keeper import Habits, Keeper
 from cluster.actors.live import LiveBoard
 from cluster.actors.planner import Planner
 from cluster.actors.polls import PollDesk
@@ -36,6 +38,7 @@ from cluster.actors.waiters import Waiters
 from cluster.api.app import build_app
 from cluster.api.door import Door
 from cluster.api.peerclock import PeerClockClient
+from cluster.backup.take import Source
 from cluster.clock import Clock, GuardedClock, SystemClock, elapsed_ms
 from cluster.consensus import (
     ConsensusConfig,
@@ -120,7 +123,15 @@ class Node:
         self.raft.before_restored(self.ready_queues.prepare)
         self.peer_clocks = PeerClockClient()
         self.clocks = ClockWatch(self.raft, clock, self.peer_clocks.ask, RELEASES, release())
-        self.watches = Supervisor([self.clocks], lambda actor: log.critical("%s is off", actor))
+        source = Source(
+            self.raft.consensus, self.history, settings.advertise, release(), settings.data
+        )
+        watches: list[Actor] = [self.clocks]
+        if settings.backup_folder is not None:
+            keeper = Keeper(self.raft, source, self._habits(settings.backup_folder), clock)
+            watches.append(keeper)
+            self.metrics.add_gauges(keeper.gauges)
+        self.watches = Supervisor(watches, lambda actor: log.critical("%s is off", actor))
         self.metrics.add_gauges(self.clocks.gauges)
         self.metrics.add_gauge(
             "clock_skew_seconds", "Another member's wall clock, ahead", "peer", self.clocks.skews_s
@@ -149,6 +160,17 @@ class Node:
             self.clocks,
             Planner(self.raft, clock),
             Submissions(self.proposer),
+            source,
+        )
+
+    def _habits(self, folder: Path) -> Habits:
+        settings = self.settings
+        return Habits(
+            folder,
+            settings.backup_every_seconds,
+            settings.backup_keep,
+            settings.backup_history,
+            settings.backup_log,
         )
 
     def _leader_duties(self, ttl_ms: int) -> Supervisor:

@@ -29,6 +29,7 @@ JOIN_POLL_S = 0.01
 EPOCH_RETRY_S = 0.02
 
 EffectsListener = Callable[[Effects, int], None]
+EntryListener = Callable[[int, int, bytes], None]
 BatchCallback = Callable[[Outcome, Any], None]
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -60,6 +61,7 @@ class RaftState:
         self._clock = clock
         self._own_http = own_http
         self._listeners: list[EffectsListener] = []
+        self._entry_listeners: list[EntryListener] = []
         self._restored: list[Callable[[State], None]] = []
         self._preparing: list[Callable[[State], Callable[[], None]]] = []
         self._leadership: list[Callable[[bool], None]] = []
@@ -74,6 +76,10 @@ class RaftState:
     def on_effects(self, listener: EffectsListener) -> None:
         """`listener(effects, index)` after every batch, on every node, replay included."""
         self._listeners.append(listener)
+
+    def on_entry(self, listener: EntryListener) -> None:
+        """`listener(index, digest after it, entry)` for every batch in the log, replay included."""
+        self._entry_listeners.append(listener)
 
     def on_restored(self, listener: Callable[[State], None]) -> None:
         """Called when a snapshot replaced the whole state."""
@@ -116,6 +122,8 @@ class RaftState:
         results, effects = apply(self.state, batch)
         self._applied_index = index
         self._tell(effects, index)
+        for listener in self._entry_listeners:
+            listener(index, self.state.digest, entry)
         return results
 
     def _tell(self, effects: Effects, index: int) -> None:

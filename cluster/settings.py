@@ -124,6 +124,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     history_retention_days: Annotated[
         int, Meta(ge=0, le=36_500), _help("how long finished jobs are kept; 0: forever")
     ] = 30
+    backup_folder: Annotated[
+        Path | None, _help("folder for backups, the same on all nodes; without it there are none")
+    ] = None
+    backup_every_seconds: Annotated[
+        float, Meta(ge=1, le=LONG_SECONDS), _help("time between two whole backups")
+    ] = 86_400.0
+    backup_keep: Annotated[
+        int, Meta(ge=1, le=100_000), _help("whole backups that stay; older ones are removed")
+    ] = 7
+    backup_history: Annotated[bool, _help("put finished jobs into whole backups, too")] = False
+    backup_log: Annotated[
+        bool, _help("keep the log beside the backups, for a restore to any moment")
+    ] = True
     job_timeout_seconds: Annotated[
         float,
         Meta(ge=0.001, le=LONG_SECONDS),

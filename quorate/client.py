@@ -13,6 +13,7 @@ from urllib.parse import quote
 import msgspec
 
 from . import payloads
+from .backups import Backups
 from .batching import Submitter, submit_all
 from .calendars import Calendars
 from .clock import ClusterClock
@@ -300,6 +301,7 @@ class Client:
         self.dlq = DeadLetters(self.transport)
         self.workers = Workers(self.transport)
         self.members = Members(self.transport)
+        self.backups = Backups(self.transport)
         self.clock = ClusterClock(self.transport)
         self.waiter = Waiter(
             lambda job_id, seconds: self.jobs.get(job_id, wait=seconds), self.jobs.status_many

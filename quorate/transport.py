@@ -226,6 +226,14 @@ class Transport:
         return _judge(response)
 
 
+def refuse(response: Response) -> Exception:
+    """The error that fits a refusal, definite or not."""
+    try:
+        return _judge(response).error
+    except QuorateError as error:
+        return error
+
+
 def _judge(response: Response) -> _Failure:
     """Raises a definite refusal; returns what may be tried again."""
     try:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cluster.actors.proposer import Proposer
     from cluster.actors.submissions import Submissions
     from cluster.actors.waiters import Waiters
+    from cluster.backup.take import Source
     from cluster.clock import Clock
     from cluster.history import History
     from cluster.projections.metrics import Metrics
@@ -121,4 +122,5 @@ class Services:
     clocks: ClockWatch
     planner: Planner
     submissions: Submissions
+    backups: Source
     draining: bool = False

@@ -15,6 +15,7 @@ from aiohttp.typedefs import Handler
 
 from cluster.actors.services import Services
 from cluster.api import (
+    backup,
     batch,
     bulk,
     calendars,
@@ -59,6 +60,7 @@ TABLE: tuple[Endpoint, ...] = (
     *cluster.routes,
     *clock.routes,
     *members.routes,
+    *backup.routes,
     *stats.routes,
     *health.routes,
     *docs.routes,

@@ -25,6 +25,8 @@ from .interface import (
     TlsFiles,
     TransferError,
 )
+from .plant import plant
+from .snapfile import SnapshotFile, SnapshotFileError, read_copy
 from .tls import check_tls
 
 __all__ = [
@@ -45,7 +47,11 @@ __all__ = [
     "Role",
     "RoleCallback",
     "SnapshotError",
+    "SnapshotFile",
+    "SnapshotFileError",
     "TlsFiles",
     "TransferError",
     "check_tls",
+    "plant",
+    "read_copy",
 ]

@@ -68,6 +68,7 @@ class Consensus:
         self._machine = machine
         self._on_role = on_role
         self._counters = Counters()
+        self.cluster_id = ""  # in hex, known once started
         self._core: Core | None = None
         self._journal: Journal | None = None
         self._disk: HostDisk | None = None
@@ -104,6 +105,7 @@ class Consensus:
                 identity = new_identity(await self._mesh.introduce(), config.node_id, ())
             elif identity is None:
                 identity = new_identity(cluster_id_of(key, members), config.node_id, members)
+            self.cluster_id = identity.cluster_id
             self._mesh.identify(identity.cluster, identity.folder_id)
             await self._recover(identity)
         except BaseException:
@@ -369,6 +371,11 @@ class Consensus:
         if self._snapshotter is None:
             raise ConsensusError("snapshot_now() before start()")
         return await self._snapshotter.take()
+
+    @property
+    def newest_snapshot(self) -> SnapshotFile | None:
+        """The file loses its name when two newer ones are written."""
+        return self._snapshotter.newest if self._snapshotter is not None else None
 
     def _note_members(self, roster: Roster) -> None:
         """The list given at the start is only for the first one; say so when it differs."""

@@ -45,6 +45,11 @@ class Writer(Protocol):
     def write(self, data: bytes, /) -> object: ...
 
 
+class Readable(Protocol):
+    def read(self, count: int, /) -> bytes:
+        """Fewer bytes only at the end."""
+
+
 def file_name(index: int, term: int) -> str:
     return f"snap-{index:020d}-{term:020d}.snap"
 
@@ -87,6 +92,21 @@ def read_chunks(
     yield from pieces
 
 
+def read_copy(file: Readable) -> tuple[bytes, int, int, Iterator[bytes]]:
+    """(cluster, index, term, the machine's content) of a snapshot that is no node's own any more.
+
+    Every byte is checked; SnapshotFileError on the first damage.
+    """
+    data = file.read(HEADER.size)
+    if len(data) < HEADER.size:
+        raise SnapshotFileError("the header is cut off")
+    _, _, cluster, index, term, _ = HEADER.unpack(data)
+    _check_header(data, cluster, index, term)
+    pieces = _pieces_of(file)
+    _members_in(next(pieces, b""))
+    return cluster, index, term, pieces
+
+
 def read_members(storage: Storage, snapshot: SnapshotFile, cluster: bytes) -> Members:
     """The configuration as of the snapshot; SnapshotFileError if it cannot be read."""
     pieces = _read_pieces(storage, snapshot.path, cluster, snapshot.index, snapshot.term)
@@ -106,24 +126,28 @@ def _read_pieces(
 ) -> Generator[bytes, None, None]:
     with contextlib.closing(BufferedReader(storage, path)) as file:
         _check_header(file.read(HEADER.size), cluster, index, term)
-        total_crc, count, size = 0, 0, 0
-        while True:
-            head = file.read(CHUNK.size)
-            if len(head) < CHUNK.size:
-                raise SnapshotFileError("the file ends too early")
-            length, crc = CHUNK.unpack(head)
-            if length == END:
-                _check_trailer(head + file.read(TRAILER.size), total_crc, count, size)
-                return
-            if length > CHUNK_BYTES_MAX:
-                raise SnapshotFileError("a chunk header is damaged")
-            chunk = file.read(length)
-            if len(chunk) < length or zlib.crc32(chunk) != crc:
-                raise SnapshotFileError(f"chunk {count} is damaged")
-            total_crc = zlib.crc32(head, total_crc)
-            count += 1
-            size += length
-            yield chunk
+        yield from _pieces_of(file)
+
+
+def _pieces_of(file: Readable) -> Generator[bytes, None, None]:
+    total_crc, count, size = 0, 0, 0
+    while True:
+        head = file.read(CHUNK.size)
+        if len(head) < CHUNK.size:
+            raise SnapshotFileError("the file ends too early")
+        length, crc = CHUNK.unpack(head)
+        if length == END:
+            _check_trailer(head + file.read(TRAILER.size), total_crc, count, size)
+            return
+        if length > CHUNK_BYTES_MAX:
+            raise SnapshotFileError("a chunk header is damaged")
+        chunk = file.read(length)
+        if len(chunk) < length or zlib.crc32(chunk) != crc:
+            raise SnapshotFileError(f"chunk {count} is damaged")
+        total_crc = zlib.crc32(head, total_crc)
+        count += 1
+        size += length
+        yield chunk
 
 
 def validate(storage: Storage, path: Path, cluster: bytes, index: int, term: int) -> None:

@@ -10,10 +10,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import calendars, cluster, dev, dlq, jobs, schedules, submit, tls, work
+from . import backup, calendars, cluster, dev, dlq, jobs, schedules, submit, tls, work
 from .options import UsageError, common_options
 
-NOUNS = (dev, work, submit, jobs, schedules, calendars, dlq, cluster, tls)
+NOUNS = (dev, work, submit, jobs, schedules, calendars, dlq, cluster, backup, tls)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,13 +31,23 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """What stands after `--` is somebody else's, where a command passes flags on."""
+    if "--" not in arguments or arguments[:2] != ["backup", "restore"]:
+        return arguments, []
+    at = arguments.index("--")
+    return arguments[:at], arguments[at + 1 :]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line; the exit code."""
     parser = build_parser()
+    own, rest = _split(list(sys.argv[1:] if argv is None else argv))
     try:
-        args = parser.parse_args(argv)
+        args = parser.parse_args(own)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 2
+    args.rest = rest
     if args.version:
         from quorate import __version__
 

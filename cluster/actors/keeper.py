@@ -1,0 +1,171 @@
+"""Backups by themselves: the leader writes whole ones now and then, every node keeps its log.
+
+Nothing here holds up the log or its shortening: a folder that cannot be written costs backups, not
+work. It is told in the log file and in `/metrics`, and the next whole backup closes the gap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.actors.actor import Actor
+from cluster.backup import BackupError
+from cluster.backup.logs import KeptLog
+from cluster.backup.shelf import Shelf
+from cluster.backup.take import Source, take, write_file
+from cluster.clock import Clock
+from cluster.raft_state import RaftState
+
+log = logging.getLogger("quorate.keeper")
+
+FLUSH_S = 1.0
+LOOK_S = 10.0
+RETRY_S = 60.0
+WAITING_BYTES_MAX = 64 << 20  # of log, while it cannot be written
+
+Entry = tuple[int, int, bytes]
+
+
+@dataclass(frozen=True)
+class Habits:
+    """Where backups go, how often, how many stay. `keeps_log`: what comes after them, too."""
+
+    folder: Path
+    every_s: float
+    keep: int
+    with_history: bool
+    keeps_log: bool
+
+
+class Keeper(Actor):
+    """One per node; what only the leader does is looked at each time."""
+
+    name = "keeper"
+
+    def __init__(self, raft: RaftState, source: Source, habits: Habits, clock: Clock) -> None:
+        super().__init__()
+        self._raft = raft
+        self._source = source
+        self._habits = habits
+        self._clock = clock
+        self._entries: list[Entry] = []
+        self._entries_bytes = 0
+        self._log: KeptLog | None = None
+        self._failing = ""
+        self._not_before = 0.0
+        self.counts = dict.fromkeys(
+            ("backups_written", "backups_failed", "log_entries_kept", "log_entries_left_out"), 0
+        )
+        self.newest_index = 0
+        self.newest_ms = 0
+        if habits.keeps_log:
+            raft.on_entry(self._note)
+
+    def _note(self, index: int, digest: int, entry: bytes) -> None:
+        self._entries.append((index, digest, entry))
+        self._entries_bytes += len(entry)
+        if self._entries_bytes > WAITING_BYTES_MAX:
+            self.counts["log_entries_left_out"] += len(self._entries)
+            self._entries, self._entries_bytes = [], 0
+
+    def gauges(self) -> dict[str, float]:
+        """For `/metrics`."""
+        age_s = (self._clock.now_ms() - self.newest_ms) / 1000 if self.newest_ms else -1.0
+        return {
+            **{f"keeper_{name}": float(count) for name, count in self.counts.items()},
+            "keeper_newest_backup_index": self.newest_index,
+            "keeper_newest_backup_age_seconds": age_s,
+            "keeper_log_entries_waiting": len(self._entries),
+        }
+
+    # -- life ------------------------------------------------------------------------------------
+
+    async def on_start(self) -> None:
+        self.tell("go")
+
+    async def receive(self, message: Any) -> None:
+        """The actor's one long task: the mailbox has nothing else."""
+        loop = asyncio.get_running_loop()
+        look_at = 0.0
+        while True:
+            if self._entries:
+                await self._flush()
+            if loop.time() >= look_at:
+                await self._look(loop.time())
+                look_at = loop.time() + LOOK_S
+            await asyncio.sleep(FLUSH_S)
+
+    async def on_stop(self) -> None:
+        if self._entries:
+            await self._flush()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    # -- the log ---------------------------------------------------------------------------------
+
+    async def _flush(self) -> None:
+        shelf = self._shelf()
+        if shelf is None:
+            return
+        if self._log is None:
+            writer = hashlib.sha256(self._raft.node_id.encode()).hexdigest()[:16]
+            self._log = KeptLog(shelf.folder, writer)
+        entries = self._entries
+        self._entries, self._entries_bytes = [], 0
+        try:
+            await asyncio.to_thread(self._log.append, entries)
+        except OSError as error:
+            self._tell_failure(f"the log is not kept: {error}")
+            self._entries[:0] = entries
+            self._entries_bytes = sum(len(entry) for _, _, entry in self._entries)
+            return
+        self._failing = ""
+        self.counts["log_entries_kept"] += len(entries)
+
+    def _shelf(self) -> Shelf | None:
+        cluster_id = self._raft.consensus.cluster_id
+        return Shelf(self._habits.folder, cluster_id) if cluster_id else None
+
+    # -- whole backups ---------------------------------------------------------------------------
+
+    async def _look(self, now_s: float) -> None:
+        """A backup when the newest one in the folder, whoever wrote it, is old enough."""
+        shelf = self._shelf()
+        if shelf is None or not self._raft.is_leader or now_s < self._not_before:
+            return
+        try:
+            fulls = await asyncio.to_thread(shelf.fulls)
+            if fulls:
+                self.newest_index, self.newest_ms = fulls[-1].index, fulls[-1].created_ms
+            age_ms = self._clock.now_ms() - self.newest_ms
+            if fulls and age_ms < self._habits.every_s * 1000:
+                return
+            await self._back_up(shelf)
+        except (BackupError, OSError) as error:
+            self.counts["backups_failed"] += 1
+            self._not_before = now_s + RETRY_S
+            self._tell_failure(f"no backup: {error}")
+
+    async def _back_up(self, shelf: Shelf) -> None:
+        now_ms, habits = self._clock.now_ms(), self._habits
+        taken = await take(self._source, self._raft.state, now_ms, with_history=habits.with_history)
+        index = taken.manifest.index
+        await asyncio.to_thread(shelf.folder.mkdir, parents=True, exist_ok=True)
+        await asyncio.to_thread(write_file, taken, shelf.path_for(index, now_ms))
+        self.newest_index, self.newest_ms = index, now_ms
+        self.counts["backups_written"] += 1
+        gone = await asyncio.to_thread(shelf.prune, habits.keep)
+        self._failing = ""
+        log.info("backup at log index %d written; %d old files removed", index, len(gone))
+
+    def _tell_failure(self, why: str) -> None:
+        """Once per reason, not once per second."""
+        if why != self._failing:
+            self._failing = why
+            log.error("%s (%s); work goes on", why, self._habits.folder)

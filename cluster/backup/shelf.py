@@ -1,0 +1,57 @@
+"""A folder of backups: one folder per cluster in it, whole backups and kept log in each.
+
+    <folder>/<cluster id>/full-<index>-<created ms>.tar
+    <folder>/<cluster id>/log-<first index>-<node>.kept
+
+A restored cluster has another id, so it never writes between the files of the one it came from.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from .logs import kept_files, needed
+
+FULL = re.compile(r"full-(\d{20})-(\d{14})\.tar")
+
+
+@dataclass(frozen=True, order=True)
+class Full:
+    """A whole backup, as its name says."""
+
+    index: int
+    created_ms: int
+    path: Path
+
+
+class Shelf:
+    """Where one cluster's backups are."""
+
+    def __init__(self, folder: Path, cluster_id: str) -> None:
+        self.folder = folder / cluster_id
+
+    def path_for(self, index: int, created_ms: int) -> Path:
+        return self.folder / f"full-{index:020d}-{created_ms:014d}.tar"
+
+    def fulls(self) -> list[Full]:
+        """Oldest first. Raises OSError."""
+        if not self.folder.is_dir():
+            return []
+        matches = ((FULL.fullmatch(path.name), path) for path in self.folder.iterdir())
+        return sorted(Full(int(m[1]), int(m[2]), path) for m, path in matches if m)
+
+    def prune(self, keep: int) -> list[Path]:
+        """Removes all but the newest `keep` whole backups, and the log that only older ones need;
+        returns what was removed. Raises OSError."""
+        fulls = self.fulls()
+        if not fulls:
+            return []
+        gone = [full.path for full in fulls[:-keep]]
+        files = kept_files(self.folder)
+        wanted = set(needed(files, fulls[-keep:][0].index))
+        gone += [file.path for file in files if file.path not in wanted]
+        for path in gone:
+            path.unlink(missing_ok=True)
+        return gone
