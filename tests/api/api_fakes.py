@@ -29,6 +29,7 @@ from cluster.actors.submissions import Submissions
 from cluster.actors.supervisor import Supervisor
 from cluster.actors.waiters import Waiters
 from cluster.api import build_app
+from cluster.backup.take import Source
 from cluster.clock import GuardedClock, ManualClock
 from cluster.consensus import Outcome, ReadError, ReadFailure, TransferError
 from cluster.history import History
@@ -192,6 +193,7 @@ class FakeNode:
         self.settings = Settings(data=folder, **settings)
         self.raft = FakeRaft("127.0.0.1:7001", self.guarded)
         raft: Any = self.raft
+        nothing: Any = None
         self.ready = ReadyQueues()
         self.metrics = Metrics(lambda: self.raft.state, lambda: {"raft_is_leader": 1.0})
         raft.on_effects(lambda effects, _: self.ready.feed(effects))
@@ -209,6 +211,7 @@ class FakeNode:
             self.settings, self.guarded, raft, self.proposer, self.desk, self.polls, self.waiters,
             self.live, self.history, self.metrics, self.clocks,
             Planner(raft, self.guarded), Submissions(self.proposer),
+            Source(nothing, self.history, self.raft.node_id, "1.0", folder),
         )  # fmt: skip
         self.app = build_app(self.services)
 
