@@ -7,6 +7,7 @@ import tarfile
 from io import BytesIO
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cluster.backup import BackupError, Manifest, open_bundle
@@ -19,6 +20,8 @@ from cluster.backup.revive import revive
 from cluster.backup.shelf import Shelf
 from cluster.consensus.members import first_members
 from cluster.consensus.snapfile import write_content
+from cluster.history.ended import finished_of, record_of, spec_bytes
+from cluster.history.record import FinishedJob, PastAttempt
 from cluster.machine import snapshot
 from cluster.machine.apply import apply
 from cluster.machine.commands import (
@@ -242,3 +245,16 @@ def test_wrong_arguments_are_one_line_and_make_no_folder(
     assert main(["restore", str(path), *arguments]) == 2
     assert why in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
+
+
+def test_a_row_of_the_history_comes_back_as_what_the_machine_told() -> None:
+    past = PastAttempt(1, 4, 5, 6, "failed", "ValueError", "no", "log")
+    row = FinishedJob(
+        job_id=9, index=70, status="failed", name="task", queue="q", tags=("a",), finished_ms=11,
+        created_ms=1, run_at_ms=2, started_ms=3, attempt=2, failures=2, worker_id=4, payload=b"p",
+        output=b"o", error_type="E", error_message="m", log="l", schedule_id="s", nominal_ms=7,
+        unique_key="u", expires_at_ms=8, deadline_ms=12, attempts=(past,),
+        spec=spec_bytes(JobSpec("task", "q", 7, tags=("a",))),
+    )  # fmt: skip
+    assert record_of(finished_of(row), 70) == row
+    assert set(msgspec.structs.asdict(row).values()).isdisjoint({0, "", None})

@@ -26,7 +26,7 @@ RANKS = {
     "cluster.actors": 4,
     "cluster.raft_state": 3,
     "cluster.projections": 2,
-    "cluster.backup": 2,
+    "cluster.backup": 3,
     "cluster.machine": 1,
     "cluster.consensus": 1,
     "cluster.policy": 1,

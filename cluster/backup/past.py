@@ -14,6 +14,7 @@ import msgspec
 
 from cluster.clock import SystemClock
 from cluster.history import History
+from cluster.history.ended import finished_of
 from cluster.history.record import FinishedJob, HistoryError
 from cluster.machine.state import State
 
@@ -75,7 +76,7 @@ async def restore_history(file: BinaryIO, path: Path, state: State) -> int:
         for chunk in read_history(file):
             rows = [row for row in chunk if row.job_id not in live and row.job_id < next_id]
             for row in sorted(rows, key=lambda row: row.index):
-                history.add(row.index, [row])
+                history.add(row.index, [finished_of(row)])
                 newest = max(newest, row.index)
             count += len(rows)
             since_wait += len(rows)

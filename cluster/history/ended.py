@@ -17,12 +17,14 @@ from cluster.history.chunk import Values
 from cluster.history.record import FinishedJob, PastAttempt
 from cluster.machine.effects import Finished
 from cluster.machine.lifecycle import STATUS
-from cluster.machine.model import JobSpec
-from cluster.machine.tables import JobExtra
+from cluster.machine.model import Attempt, JobSpec
+from cluster.machine.tables import Job, JobExtra, QueueRow, SpecRow
 
 NO_EXTRA = JobExtra()
 
+_STATES = {status: state for state, status in STATUS.items()}
 _encode = msgspec.msgpack.Encoder().encode
+_specs = msgspec.msgpack.Decoder(JobSpec)
 
 
 class Ended:
@@ -140,6 +142,33 @@ def record_of(finished: Finished, index: int) -> FinishedJob:
         attempts=_past(extra),
         spec=spec_bytes(spec),
     )
+
+
+def finished_of(row: FinishedJob) -> Finished:
+    """The way back: what the machine would have told of the job of this row."""
+    spec = _specs.decode(row.spec) if row.spec else JobSpec(row.name, row.queue, tags=row.tags)
+    kind = SpecRow(spec, QueueRow(spec.queue), (spec.queue, spec.name))
+    extra = JobExtra(
+        unique_key=row.unique_key,
+        schedule_id=row.schedule_id,
+        nominal_ms=row.nominal_ms,
+        expires_at_ms=row.expires_at_ms,
+        deadline_ms=row.deadline_ms,
+        attempts=[_attempt(past) for past in row.attempts] or None,
+    )
+    job = Job(
+        row.job_id, kind, row.payload, _STATES[row.status], row.created_ms, row.run_at_ms,
+        row.attempt, row.failures, row.worker_id, row.started_ms,
+        extra=None if extra == NO_EXTRA else extra,
+    )  # fmt: skip
+    return Finished(job, row.finished_ms, row.output, row.error_type, row.error_message, row.log)
+
+
+def _attempt(past: PastAttempt) -> Attempt:
+    return Attempt(
+        past.attempt, past.worker_id, past.started_ms, past.ended_ms,
+        past.outcome, past.error_type, past.error_message, past.log,
+    )  # fmt: skip
 
 
 def size_bytes(finished: Sequence[Finished]) -> int:
