@@ -41,13 +41,12 @@ def _by_kind(jobs: list[Job]) -> tuple[list[tuple[SpecRow, list[Job]]], list[Job
     if any(map(_extra, jobs)):
         rest = [job for job in jobs if _has_deadline(job)]
         jobs = [job for job in jobs if not _has_deadline(job)]
-    kinds = {id(kind): kind for kind in map(_kind, jobs)}
-    if len(kinds) == 1 and len(jobs) >= LIKE_MIN:
+    if len(jobs) >= LIKE_MIN and len(set(map(id, map(_kind, jobs)))) == 1:
         return [(jobs[0].kind, jobs)], rest
-    groups: dict[int, list[Job]] = {key: [] for key in kinds}
+    groups: dict[int, list[Job]] = {}
     for job in jobs:
-        groups[id(job.kind)].append(job)
-    like = [(kinds[key], group) for key, group in groups.items() if len(group) >= LIKE_MIN]
+        groups.setdefault(id(job.kind), []).append(job)
+    like = [(group[0].kind, group) for group in groups.values() if len(group) >= LIKE_MIN]
     rest += [job for job in jobs if len(groups[id(job.kind)]) < LIKE_MIN]
     return like, rest
 

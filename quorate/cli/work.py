@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import logging
 import os
@@ -84,6 +85,8 @@ def run(args: argparse.Namespace) -> int:
             if app is not None:
                 await app.client.close()
 
+    gc.collect()
+    gc.freeze()  # what was imported stays: looking through it again and again costs every job
     try:
         _run_fast(main())
     except WorkerAborted as error:
