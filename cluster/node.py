@@ -22,6 +22,7 @@ from cluster.actors.clockwatch import ClockWatch
 from cluster.actors.desk import WorkerDesk
 from cluster.actors.detector import Detector
 from cluster.actors.dispatcher import Dispatcher
+from cluster.actors.express import Express
 from cluster.actors.janitor import Janitor
 from cluster.actors.keeper import Habits, Keeper
 from cluster.actors.live import LiveBoard
@@ -146,6 +147,7 @@ class Node:
         self.polls = PollDesk(self.raft, self.desk, clock, ttl_ms)
         self.leader_duties = self._leader_duties(ttl_ms)
         self.raft.on_leadership(self._on_leadership)
+        express = Express(self.raft, self.proposer, self.desk, self.ready_queues, self.dispatcher)
         self.services = Services(
             settings,
             clock,
@@ -159,7 +161,7 @@ class Node:
             self.metrics,
             self.clocks,
             Planner(self.raft, clock),
-            Submissions(self.proposer),
+            Submissions(self.proposer, express),
             source,
         )
 

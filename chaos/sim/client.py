@@ -171,4 +171,6 @@ def _look_at(task: asyncio.Task[Any]) -> None:
 
 
 async def propose(node: SimNode, command: Command) -> Result:
+    if isinstance(command, SubmitJobs):
+        return await node.submissions.submit_alone(command)
     return await node.proposer.propose(command)

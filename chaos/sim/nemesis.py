@@ -241,6 +241,7 @@ class Nemesis:
         """All faults end; what was broken heals, restarts or is replaced."""
         self.stopped = True
         world = self.world
+        latest_ms = world.latest_now_ms()  # who starts below has to read its log first
         world.ledger.mend()
         for node in world.nodes.values():
             self.heal(node)
@@ -248,7 +249,7 @@ class Nemesis:
                 node.start()
         # An hour that replicated time is ahead would pass; nobody learns anything by waiting.
         clocks_ms = [node.clock.now_ms() for node in world.nodes.values()]
-        ahead_ms = max(world.latest_now_ms(), *clocks_ms) - world.true_now_ms()
+        ahead_ms = max(latest_ms, *clocks_ms) - world.true_now_ms()
         for node in world.nodes.values():
             node.clock.set_offset(max(ahead_ms, 0))
             if isinstance(node.guarded, GuardedClock):

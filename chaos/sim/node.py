@@ -21,12 +21,14 @@ from cluster.actors.archivist import Archivist
 from cluster.actors.desk import WorkerDesk
 from cluster.actors.detector import Detector
 from cluster.actors.dispatcher import Dispatcher
+from cluster.actors.express import Express
 from cluster.actors.janitor import Janitor
 from cluster.actors.live import LiveBoard
 from cluster.actors.planner import Planner
 from cluster.actors.proposer import Proposer
 from cluster.actors.replanner import Replanner
 from cluster.actors.scheduler import Scheduler
+from cluster.actors.submissions import Submissions
 from cluster.actors.supervisor import Supervisor
 from cluster.actors.timekeeper import Timekeeper
 from cluster.actors.waiters import Waiters
@@ -69,6 +71,7 @@ class SimNode:
     live: LiveBoard
     ready_queues: ReadyQueues
     dispatcher: Dispatcher
+    submissions: Submissions
     duties: Supervisor
     consensus: SimConsensus
     history: SimHistory
@@ -140,6 +143,8 @@ class SimNode:
         rng = Random(world.rng.random())
         self.desk = WorkerDesk(raft, self.proposer, clock, self.live, RECONNECT_GRACE_MS, rng)
         self.dispatcher = Dispatcher(raft, self.proposer, self.desk, self.ready_queues)
+        express = Express(raft, self.proposer, self.desk, self.ready_queues, self.dispatcher)
+        self.submissions = Submissions(self.proposer, express)
         self.duties = Supervisor(
             [
                 Timekeeper(raft, self.proposer, clock),

@@ -114,14 +114,28 @@ class Capacity:
         """Those in which somebody can take something."""
         return (pool for pool in self._pools.values() if pool.size)
 
-    def pick(self, queue: str, name: str) -> Session | None:
-        """The worker with most free capacity for such a job; None when nobody can take it now."""
-        best: Session | None = None
-        for pool in self._pools_serving((queue, name)):
-            first = pool.first()
-            if first is not None and (best is None or first.credit > best.credit):
-                best = first
-        return best
+    def takers(
+        self, queue: str, name: str, count: int, jobs_max: int, takers_max: int
+    ) -> list[Taker]:
+        """Who would be given `count` such jobs now if nothing else waited; nothing is taken from
+        their credit."""
+        pools = [pool for pool in self._pools_serving((queue, name)) if pool.size]
+        able, takers = sum(pool.size for pool in pools), list[Taker]()
+        left: list[tuple[Session, Pool]] = []
+        try:
+            while count and able and len(takers) < takers_max:
+                session, pool = _most_free(pools)
+                taken = min(-(-count // able), session.credit, jobs_max)
+                takers.append(Taker(session, taken))
+                count -= taken
+                able -= 1
+                if count:  # each takes once
+                    session.enter(None)
+                    left.append((session, pool))
+        finally:
+            for session, pool in left:
+                session.enter(pool)
+        return takers
 
     def _pools_serving(self, lane: tuple[str, str]) -> list[Pool]:
         pools = self._serving.get(lane)
@@ -131,6 +145,13 @@ class Capacity:
             pools = [pool for pool in self._pools.values() if pool.serves(*lane)]
             self._serving[lane] = pools
         return pools
+
+
+class Taker(NamedTuple):
+    """A worker that shall get so many of the jobs that are about to be created."""
+
+    session: Session
+    share: int
 
 
 class Share(NamedTuple):
@@ -195,6 +216,17 @@ class _Turn:
             return None
         session.credit -= len(jobs)
         return Share(session, jobs)
+
+
+def _most_free(pools: list[Pool]) -> tuple[Session, Pool]:
+    """Some worker of these pools can take something."""
+    best: tuple[Session, Pool] | None = None
+    for pool in pools:
+        first = pool.first()
+        if first is not None and (best is None or first.credit > best[0].credit):
+            best = first, pool
+    assert best is not None
+    return best
 
 
 def share_out(

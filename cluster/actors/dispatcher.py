@@ -7,6 +7,7 @@ the worker when the commit returns. What could not be assigned goes back to the 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from cluster.actors.actor import Actor
@@ -20,7 +21,7 @@ from cluster.machine import lifecycle
 from cluster.machine.commands import AssignJobs
 from cluster.machine.effects import Effects
 from cluster.machine.results import Settled
-from cluster.machine.tables import Job
+from cluster.machine.tables import Block, Job
 from cluster.projections.ready import ReadyQueues
 from cluster.raft_state import RaftState
 
@@ -52,6 +53,11 @@ class Dispatcher(Actor):
         raft.on_effects(self._on_effects)
         desk.on_capacity(self.wake)
 
+    @property
+    def is_settled(self) -> bool:
+        """Who still has credit has nothing to take: the last round saw to that."""
+        return self._active and not self._mailbox
+
     def wake(self) -> None:
         if self._active:
             self.tell("wake")
@@ -60,7 +66,7 @@ class Dispatcher(Actor):
         asyncio.get_running_loop().call_later(RETRY_S, self.wake)
 
     def _on_effects(self, effects: Effects, index: int) -> None:
-        if self._active and (effects.jobs_ready or effects.workers_changed):
+        if self._active and (effects.workers_changed or _any_ready(effects.jobs_ready)):
             self.wake()
 
     async def on_start(self) -> None:
@@ -89,12 +95,15 @@ class Dispatcher(Actor):
             if not shares:
                 return
             for share in shares:
-                task = asyncio.create_task(self._assign(*share))
-                self._assigning.add(task)
-                task.add_done_callback(self._assigned)
+                self._spawn(self._assign(*share))
             if len(shares) == SHARES_MAX:
                 await asyncio.sleep(0)
         self._held_back = True
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._assigning.add(task)
+        task.add_done_callback(self._assigned)
 
     def _assigned(self, task: asyncio.Task[None]) -> None:
         self._assigning.discard(task)
@@ -116,7 +125,7 @@ class Dispatcher(Actor):
             self._take_back(session, jobs)
         else:
             if isinstance(result, Settled):
-                await self._push(session, jobs)
+                self.deliver(session, jobs, len(jobs))
             else:
                 self._take_back(session, jobs)
 
@@ -138,28 +147,30 @@ class Dispatcher(Actor):
                 await asyncio.sleep(RETRY_S)
                 continue
             self._ready.give_back([job for job in jobs if self._is_live(job)])
-            await self._push(session, jobs)
+            self.deliver(session, jobs, len(jobs))
             return
 
-    async def _push(self, session: Session, jobs: list[Job]) -> None:
+    def deliver(self, session: Session, jobs: list[Job], reserved: int) -> None:
         """Send what was assigned and still is: a job may have been cancelled in the same entry.
 
-        What never reaches the worker is released, also what shall stop before it began."""
+        What never reaches the worker is released, also what shall stop before it began; what is
+        left of the `reserved` credit is given back."""
         held = [job for job in jobs if self._is_held(session, job)]
         stopping = [job for job in held if job.extra is not None and job.extra.stop_by_ms]
         if stopping:
             held = [job for job in held if job.extra is None or not job.extra.stop_by_ms]
-            await self._hand_back(session.worker_id, stopping)
-        if len(held) < len(jobs):
-            session.refund(len(jobs) - len(held))
+            self._spawn(self._hand_back(session.worker_id, stopping))
+        if len(held) < reserved:
+            session.refund(reserved - len(held))
             self._wake_later()
+        if not held:
+            return
         if session.sink is None or self._desk.sessions.get(session.worker_id) is not session:
             # The worker reconnected (or went) between the two.
-            await self._hand_back(session.worker_id, held)
+            self._spawn(self._hand_back(session.worker_id, held))
             return
         self.assigned_total += len(held)
-        if held:
-            session.sink.send_jobs(Assigned(held))
+        session.sink.send_jobs(Assigned(held))
 
     def _is_live(self, job: Job) -> bool:
         """A row lives through one attempt, so identity says that it is still the same one."""
@@ -179,3 +190,11 @@ class Dispatcher(Actor):
                 return
             except (NotLeader, OutcomeUnknown, Overloaded):
                 await asyncio.sleep(RETRY_S)
+
+
+def _any_ready(entries: Iterable[Job | Block]) -> bool:
+    """Not when the entry that brought them assigned them, too."""
+    return any(
+        entry.state == lifecycle.READY if isinstance(entry, Job) else entry.live > 0
+        for entry in entries
+    )

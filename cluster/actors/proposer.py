@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -39,14 +39,26 @@ class Answered(Protocol):
     def exception(self) -> object: ...
 
 
-class LateCommand(Answered, Protocol):
-    """A command that still grows while it waits; it is told what became of it."""
-
-    def command(self) -> Command: ...
+# Whose answer it is may be told by a later command (None).
+Part = tuple[Command, Answered | None]
 
 
-# Whose answer it is may be told by a later command (None); the float is the deadline.
-Waiting = tuple[msgspec.Raw | LateCommand, Answered | None, float]
+class LateCommands(Protocol):
+    """Commands that are made only when their turn has come. They share an entry, side by side."""
+
+    def parts(self) -> Sequence[Part]: ...
+    def set_exception(self, error: Exception, /) -> None:
+        """Nothing becomes of them: their turn did not come."""
+
+
+class Waiting(NamedTuple):
+    """What goes into the log together. It is encoded as soon as it cannot change any more."""
+
+    late: LateCommands | None
+    raws: list[msgspec.Raw]
+    answers: list[Answered | None]
+    size: int
+    deadline: float
 
 
 class Proposer:
@@ -79,19 +91,27 @@ class Proposer:
         future: asyncio.Future[Result] = loop.create_future()
         deadline, last = loop.time() + QUEUE_WAIT_S, commands[-1]
         for command in commands:
-            raw = _encode(command)
-            answer = future if command is last else None
-            self._queue.append((msgspec.Raw(raw), answer, deadline))
-            self._queue_bytes += len(raw)
+            self._put(_encoded([(command, future if command is last else None)], deadline))
         self._added()
         return future
 
-    def propose_late(self, late: LateCommand) -> None:
-        """A command that is asked for when its turn has come. Raises as `propose`."""
+    def propose_together(self, parts: Sequence[Part]) -> None:
+        """Commands that mean nothing one by one: they go into the same entry, side by side, or none
+        of them does. Raises as `propose`."""
+        self._require_place()
+        self._put(_encoded(parts, asyncio.get_running_loop().time() + QUEUE_WAIT_S))
+        self._added()
+
+    def propose_late(self, late: LateCommands) -> None:
+        """As `propose_together`, for commands that are made when their turn has come."""
         self._require_place()
         deadline = asyncio.get_running_loop().time() + QUEUE_WAIT_S
-        self._queue.append((late, late, deadline))
+        self._put(Waiting(late, [], [], 0, deadline))
         self._added()
+
+    def _put(self, waiting: Waiting) -> None:
+        self._queue.append(waiting)
+        self._queue_bytes += waiting.size
 
     def _require_place(self) -> None:
         if not self._raft.is_leader:
@@ -143,20 +163,19 @@ class Proposer:
         raws: list[msgspec.Raw] = []
         futures: list[Answered | None] = []
         queue, size = self._queue, 0
-        while queue and len(raws) < BATCH_COMMANDS_MAX:
-            raw, future, deadline = queue[0]
-            if not isinstance(raw, msgspec.Raw):
-                raw = msgspec.Raw(_encode(raw.command()))
-                self._queue_bytes += len(memoryview(raw))
-                queue[0] = raw, future, deadline
-            length = len(memoryview(raw))
-            if raws and size + length > BATCH_BYTES_TARGET:
+        while queue:
+            waiting = queue[0]
+            if waiting.late is not None:
+                waiting = queue[0] = _encoded(waiting.late.parts(), waiting.deadline)
+                self._queue_bytes += waiting.size
+            count = len(raws) + len(waiting.raws)
+            if raws and (count > BATCH_COMMANDS_MAX or size + waiting.size > BATCH_BYTES_TARGET):
                 break
             queue.popleft()
-            size += length
-            self._queue_bytes -= length
-            raws.append(raw)
-            futures.append(future)
+            size += waiting.size
+            self._queue_bytes -= waiting.size
+            raws += waiting.raws
+            futures += waiting.answers
         return raws, futures
 
     def _resolve(self, futures: list[Answered | None], outcome: Outcome, results: object) -> None:
@@ -173,11 +192,7 @@ class Proposer:
                     else:
                         future.set_result(result)
             return
-        error = self._error(outcome, results)
-        for future in futures:
-            if future is not None and not future.done():
-                future.set_exception(error)
-                future.exception()  # whoever gave up waiting must not cause a warning
+        _fail(futures, self._error(outcome, results))
 
     def _error(self, outcome: Outcome, reason: object) -> Exception:
         if outcome is not Outcome.REFUSED:
@@ -192,15 +207,12 @@ class Proposer:
         """What is in flight hangs (a majority's disks, say): those behind it are told in time."""
         self._expiry = None
         loop = asyncio.get_running_loop()
-        while self._queue and self._queue[0][2] <= loop.time():
-            raw, future, _ = self._queue.popleft()
-            if isinstance(raw, msgspec.Raw):
-                self._queue_bytes -= len(memoryview(raw))
-            if future is not None and not future.done():
-                future.set_exception(Overloaded("what was proposed before does not commit"))
-                future.exception()
+        while self._queue and self._queue[0].deadline <= loop.time():
+            waiting = self._queue.popleft()
+            self._queue_bytes -= waiting.size
+            _refuse(waiting, Overloaded("what was proposed before does not commit"))
         if self._queue:
-            self._expiry = loop.call_at(self._queue[0][2], self._expire)
+            self._expiry = loop.call_at(self._queue[0].deadline, self._expire)
 
     def _on_leadership(self, leads: bool) -> None:
         """Commands that wait when leadership ends were never proposed: definitely refused."""
@@ -209,7 +221,26 @@ class Proposer:
             return
         waiting, self._queue, self._queue_bytes = self._queue, deque(), 0
         error = NotLeader(self._raft.leader_http)
-        for _, future, _ in waiting:
-            if future is not None and not future.done():
-                future.set_exception(error)
-                future.exception()
+        for each in waiting:
+            _refuse(each, error)
+
+
+def _encoded(parts: Sequence[Part], deadline: float) -> Waiting:
+    raws = [_encode(command) for command, _ in parts]
+    answers = [answer for _, answer in parts]
+    size = sum(map(len, raws))
+    return Waiting(None, [msgspec.Raw(raw) for raw in raws], answers, size, deadline)
+
+
+def _refuse(waiting: Waiting, error: Exception) -> None:
+    """It is in no log."""
+    if waiting.late is not None:
+        waiting.late.set_exception(error)
+    _fail(waiting.answers, error)
+
+
+def _fail(answers: Sequence[Answered | None], error: Exception) -> None:
+    for answer in answers:
+        if answer is not None and not answer.done():
+            answer.set_exception(error)
+            answer.exception()  # whoever gave up waiting must not cause a warning

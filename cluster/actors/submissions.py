@@ -11,8 +11,9 @@ import asyncio
 
 from msgspec.structs import replace
 
-from cluster.actors.proposer import Proposer
-from cluster.actors.services import Overloaded
+from cluster.actors.express import Express
+from cluster.actors.proposer import Part, Proposer
+from cluster.actors.services import NotLeader, Overloaded
 from cluster.machine.commands import JobGroup, SubmitJobs
 from cluster.machine.results import Rejected, Result, Submitted
 
@@ -29,10 +30,11 @@ def may_gather(group: JobGroup) -> bool:
 
 
 class Submissions:
-    """What is submitted without a key of its own, on its way to the proposer."""
+    """All submissions on their way to the proposer."""
 
-    def __init__(self, proposer: Proposer) -> None:
+    def __init__(self, proposer: Proposer, express: Express) -> None:
         self._proposer = proposer
+        self._express = express
         self._open: _Gathered | None = None
         self.waiting_bytes = 0
 
@@ -47,6 +49,25 @@ class Submissions:
             self._proposer.propose_late(gathered)
             self._open = gathered
         return gathered.add(group)
+
+    def submit_alone(self, command: SubmitJobs) -> asyncio.Future[Result]:
+        """A command of its own. Raises as `Proposer.propose`, so does the future."""
+        assignments = self._express.parts(command.groups)
+        if not assignments:
+            return self._proposer.propose(command)
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        try:
+            self._proposer.propose_together([(command, future), *assignments])
+        except (NotLeader, Overloaded) as error:
+            for _, answer in assignments:
+                if answer is not None:
+                    answer.set_exception(error)
+            raise
+        return future
+
+    def assignments(self, groups: list[JobGroup]) -> list[Part]:
+        """What shall follow the command that creates these jobs."""
+        return self._express.parts(groups)
 
 
 class _Gathered:
@@ -82,15 +103,20 @@ class _Gathered:
 
     # -- what the proposer asks ------------------------------------------------------------------
 
-    def command(self) -> SubmitJobs:
-        """The command as it goes into the log; nothing is added to it any more."""
+    def parts(self) -> list[Part]:
+        """The command as it goes into the log, and what follows it; nothing is added any more."""
         self._leave()
-        return SubmitJobs(self._groups)
+        return [(SubmitJobs(self._groups), self), *self._home.assignments(self._groups)]
 
     def done(self) -> bool:
         return False
 
     def set_result(self, result: Result) -> None:
+        # In the next turn: what is assigned goes to workers first, as who submitted waits for an
+        # answer only, not for work.
+        asyncio.get_running_loop().call_soon(self._tell, result)
+
+    def _tell(self, result: Result) -> None:
         for future, offset, count in self._waiting:
             if future.done():
                 continue  # nobody waits any more

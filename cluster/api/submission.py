@@ -78,10 +78,10 @@ async def submit(services: Services, groups: list[JobGroup], key: RequestKey) ->
     """Create the jobs of all groups in one command, which others may share where they are few."""
     if not key.key and len(groups) == 1 and may_gather(groups[0]):
         result: Result = await services.submissions.submit(groups[0])
-        if isinstance(result, Rejected):
-            raise refusal(result)
     else:
-        result = await propose(services, SubmitJobs(groups, *key))
+        result = await services.submissions.submit_alone(SubmitJobs(groups, *key))
+    if isinstance(result, Rejected):
+        raise refusal(result)
     assert isinstance(result, Submitted)
     return result
 

@@ -19,7 +19,7 @@ from cluster.machine.firing import fire
 from cluster.machine.overlap import settle
 from cluster.machine.registry import REDUCERS, reduces
 from cluster.machine.results import Rejected, Result
-from cluster.machine.state import State
+from cluster.machine.state import NO_JOBS, State
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -52,6 +52,7 @@ def apply(state: State, batch: Batch) -> tuple[list[Result], Effects]:
     state.now_ms = max(state.now_ms, batch.now_ms)
     _fire_due(state, effects)
     results = [_apply_one(state, command, effects) for command in batch.commands]
+    state.new_jobs = NO_JOBS
     _roll_digest(state, results)
     return results, effects
 

@@ -292,6 +292,14 @@ class SetReleases(Struct, array_like=True, frozen=True, gc=False, tag=24):
     releases: str
 
 
+class AssignNew(Struct, array_like=True, frozen=True, gc=False, tag=25):
+    """Give a worker the first `count` jobs of the last submission of this batch, whose ids nobody
+    knows before they are there; the next one goes on behind them."""
+
+    worker_id: int
+    count: Count
+
+
 Command = (
     SubmitJobs
     | AssignJobs
@@ -317,6 +325,7 @@ Command = (
     | DeleteCalendar
     | ReplanSchedule
     | SetReleases
+    | AssignNew
 )
 
 

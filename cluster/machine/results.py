@@ -84,6 +84,12 @@ class Registered(Struct, array_like=True, frozen=True, gc=False):
     worker_id: int
 
 
+class Given(Struct, array_like=True, frozen=True, gc=False):
+    """Those of the new jobs that the worker got; all others stay as they are."""
+
+    job_ids: list[int]
+
+
 Result = (
     Rejected
     | Done
@@ -94,4 +100,5 @@ Result = (
     | Fired
     | BackfillStarted
     | Registered
+    | Given
 )

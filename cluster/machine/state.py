@@ -9,6 +9,7 @@ from cluster.machine.timers import DUE, Timers
 from cluster.machine.unique import release_unique
 
 FIRST_ID = 1
+NO_JOBS = range(0)
 
 
 class State:
@@ -31,6 +32,7 @@ class State:
         self.due_schedules: dict[str, None] = {}  # their timer fired, they are not launched yet
         self.releases = ""  # what all plans were computed with
         self.missed: dict[str, int] = {}  # occurrences that did not run, by reason
+        self.new_jobs = NO_JOBS  # only inside a batch: of its last submission, not assigned so far
         # Only inside a command, until `overlap.settle`:
         self.runs_ended: list[Job] = []  # of schedules
         self.schedules_freed: dict[str, None] = {}  # there may be room for what waits

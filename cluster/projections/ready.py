@@ -260,6 +260,11 @@ class ReadyQueues:
                 heappush(heads, (head, n))
         return taken
 
+    def has_ready(self, queue: str, name: str) -> bool:
+        """Whether a job of this lane waits to be taken."""
+        lane = self._lanes.get((queue, name))
+        return lane is not None and lane.head() is not None
+
     def give_back(self, jobs: Sequence[Job]) -> None:
         """What was taken but not assigned goes to the front again, in order."""
         for job in reversed(jobs):

@@ -17,9 +17,11 @@ from cluster.actors.assigned import Assigned
 from cluster.actors.desk import WorkerDesk
 from cluster.actors.detector import Detector
 from cluster.actors.dispatcher import Dispatcher
+from cluster.actors.express import Express
 from cluster.actors.live import LiveBoard
 from cluster.actors.proposer import Proposer
 from cluster.actors.services import Assignment
+from cluster.actors.submissions import Submissions
 from cluster.actors.supervisor import Supervisor
 from cluster.actors.waiters import Waiters
 from cluster.consensus import ConsensusConfig, Outcome, PeerStatus, ProposalCallback, Role
@@ -148,6 +150,8 @@ class Rig:
             self.raft, self.proposer, self.clock, self.live, GRACE_MS, random.Random(1)
         )
         self.dispatcher = Dispatcher(self.raft, self.proposer, self.desk, self.ready)
+        self.express = Express(self.raft, self.proposer, self.desk, self.ready, self.dispatcher)
+        self.submissions = Submissions(self.proposer, self.express)
         self.detector = Detector(self.raft, self.proposer, self.desk, self.clock, TTL_MS)
         self.given_up: list[str] = []
         self.duties = Supervisor([], self.given_up.append)

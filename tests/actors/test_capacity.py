@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import sys
 from collections.abc import Callable
@@ -28,6 +29,11 @@ def able(capacity: Capacity, worker_id: int, spec: WorkerSpec, credit: int) -> S
     return session
 
 
+def pick(capacity: Capacity, queue: str, name: str) -> Session | None:
+    takers = capacity.takers(queue, name, 1, 10, 10)
+    return takers[0].session if takers else None
+
+
 def calls(work: Callable[[], object]) -> int:
     """How many functions were called, Python's and C's: the same every time, unlike seconds."""
     count = 0
@@ -36,11 +42,13 @@ def calls(work: Callable[[], object]) -> int:
         nonlocal count
         count += event in {"call", "c_call"}
 
+    gc.disable()  # what others left behind is not counted here
     sys.setprofile(note)
     try:
         work()
     finally:
         sys.setprofile(None)
+        gc.enable()
     return count
 
 
@@ -48,29 +56,49 @@ def test_the_worker_with_most_credit_is_picked_and_among_equals_who_has_waited()
     capacity = Capacity()
     first = able(capacity, 1, offer("work"), 2)
     second = able(capacity, 2, offer("work"), 2)
-    assert capacity.pick("default", "work") is first
+    assert pick(capacity, "default", "work") is first
     first.credit -= 1
-    assert capacity.pick("default", "work") is second
+    assert pick(capacity, "default", "work") is second
     second.credit -= 1
-    assert capacity.pick("default", "work") is first
+    assert pick(capacity, "default", "work") is first
     third = able(capacity, 3, offer("work", "send"), 5)
-    assert capacity.pick("default", "work") is third
-    assert capacity.pick("default", "send") is third
+    assert pick(capacity, "default", "work") is third
+    assert pick(capacity, "default", "send") is third
+
+
+def test_new_jobs_are_shared_by_those_who_can_take_them_each_once() -> None:
+    capacity = Capacity()
+    few = able(capacity, 1, offer("work"), 2)
+    many = able(capacity, 2, offer("work", "send"), 9)
+    some = able(capacity, 3, offer("work"), 5)
+
+    def shares(count: int, jobs_max: int = 100, takers_max: int = 100) -> list[tuple[int, int]]:
+        takers = capacity.takers("default", "work", count, jobs_max, takers_max)
+        return [(taker.session.worker_id, taker.share) for taker in takers]
+
+    assert shares(1) == [(2, 1)]
+    assert shares(4) == [(2, 2), (3, 1), (1, 1)]
+    assert shares(9) == [(2, 3), (3, 3), (1, 2)]
+    assert shares(100) == [(2, 9), (3, 5), (1, 2)]
+    assert shares(100, jobs_max=3) == [(2, 3), (3, 3), (1, 2)]
+    assert shares(9, takers_max=2) == [(2, 3), (3, 3)]
+    assert [session.credit for session in (few, many, some)] == [2, 9, 5]
+    assert pick(capacity, "default", "work") is many, "nobody has left"
 
 
 def test_nobody_is_picked_for_what_nobody_offers_or_has_room_for() -> None:
     capacity = Capacity()
     only = able(capacity, 1, offer("work", queues=("mail",)), 1)
-    assert capacity.pick("default", "work") is None
-    assert capacity.pick("mail", "send") is None
+    assert pick(capacity, "default", "work") is None
+    assert pick(capacity, "mail", "send") is None
     only.credit -= 1
-    assert capacity.pick("mail", "work") is None
+    assert pick(capacity, "mail", "work") is None
     only.credit += 1
-    assert capacity.pick("mail", "work") is only
+    assert pick(capacity, "mail", "work") is only
     capacity.dismiss(only)
-    assert capacity.pick("mail", "work") is None
+    assert pick(capacity, "mail", "work") is None
     anywhere = able(capacity, 2, offer("work", queues=("*",)), 1)
-    assert capacity.pick("mail", "work") is anywhere
+    assert pick(capacity, "mail", "work") is anywhere
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -98,7 +126,7 @@ def test_whatever_happens_to_workers_the_most_free_one_is_found(seed: int) -> No
                 for each, spec in specs.items()
                 if name in spec.tasks and (queue in spec.queues or "*" in spec.queues)
             ]
-            picked = capacity.pick(queue, name)
+            picked = pick(capacity, queue, name)
             assert (picked.credit if picked is not None else 0) == max(free, default=0)
         assert sum(pool.size for pool in capacity.pools()) == sum(each.credit > 0 for each in specs)
 
@@ -113,7 +141,7 @@ async def test_workers_that_left_drain_or_changed_their_offer_are_not_picked() -
     gone, sink = await rig.worker(4)
     picked = []
     for _ in range(5):
-        session = rig.desk.capacity.pick("default", "work")
+        session = pick(rig.desk.capacity, "default", "work")
         picked.append(session.worker_id if session is not None else 0)
         match len(picked):
             case 1:
@@ -126,7 +154,7 @@ async def test_workers_that_left_drain_or_changed_their_offer_are_not_picked() -
             case 4:
                 await rig.proposer.propose(RemoveWorker(leaving))
     assert picked == [gone, changing, draining, leaving, 0]
-    session = rig.desk.capacity.pick("default", "else")
+    session = pick(rig.desk.capacity, "default", "else")
     assert session is not None and session.worker_id == changing
 
 
@@ -136,7 +164,7 @@ async def test_a_leader_that_resigned_has_nobody_to_give_jobs_to() -> None:
     await rig.lead()
     await rig.worker(1)
     await rig.resign()
-    assert rig.desk.capacity.pick("default", "work") is None
+    assert pick(rig.desk.capacity, "default", "work") is None
 
 
 @virtual
@@ -157,7 +185,7 @@ async def test_a_round_costs_the_same_however_many_workers_are_idle() -> None:
 
         found = calls(one_round)
         assert [len(share.jobs) for share in shares] == [1] * 7
-        return found, calls(lambda: capacity.pick("default", "work"))
+        return found, calls(lambda: pick(capacity, "default", "work"))
 
     assert await cost(20) == await cost(400)
 

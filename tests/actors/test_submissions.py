@@ -25,7 +25,7 @@ def one(spec: JobSpec = WORK, payload: bytes = b"null", run_at_ms: int = 0) -> J
 async def leading() -> tuple[Rig, Submissions]:
     rig = Rig()
     await rig.lead()
-    return rig, Submissions(rig.proposer)
+    return rig, rig.submissions
 
 
 async def busy() -> tuple[Rig, Submissions]:

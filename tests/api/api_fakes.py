@@ -19,6 +19,7 @@ from cluster.actors.assigned import Assigned
 from cluster.actors.clockwatch import AskError, ClockWatch
 from cluster.actors.desk import WorkerDesk
 from cluster.actors.dispatcher import Dispatcher
+from cluster.actors.express import Express
 from cluster.actors.live import LiveBoard
 from cluster.actors.peerclocks import ClockAnswer
 from cluster.actors.planner import Planner
@@ -207,10 +208,11 @@ class FakeNode:
         dispatcher = Dispatcher(raft, self.proposer, self.desk, self.ready)
         self.duties = Supervisor([dispatcher], lambda name: None)
         self.clocks = ClockWatch(raft, self.guarded, nobody_answers, "tzdata 1", "1.0")
+        express = Express(raft, self.proposer, self.desk, self.ready, dispatcher)
         self.services = Services(
             self.settings, self.guarded, raft, self.proposer, self.desk, self.polls, self.waiters,
             self.live, self.history, self.metrics, self.clocks,
-            Planner(raft, self.guarded), Submissions(self.proposer),
+            Planner(raft, self.guarded), Submissions(self.proposer, express),
             Source(nothing, self.history, self.raft.node_id, "1.0", folder),
         )  # fmt: skip
         self.app = build_app(self.services)

@@ -6,7 +6,7 @@ attempt is usually the right one. Every sixth pick is nonsense on purpose.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from machine_schedule_moves import SCHEDULE_KINDS
 from machine_values import (
@@ -156,11 +156,19 @@ def now_after(state: State, choice: int) -> int:
     return max(max(state.now_ms, BASE_MS) + STEPS_MS[choice], 0)
 
 
+def _commands_of(state: State, m: Move) -> Iterator[c.Command]:
+    """What a move is read as; every other submission is followed by an assignment of its jobs."""
+    command = KINDS[m.kind % len(KINDS)](state, m)
+    if command is not None:
+        yield command
+    if isinstance(command, c.SubmitJobs) and m.c % 2:
+        yield c.AssignNew(_worker(state, m.d), m.b % 5)
+
+
 def batch_of(state: State, step: int, moves: Sequence[Move]) -> c.Batch:
     """One batch; all its moves are read against the state before it."""
-    made = (KINDS[m.kind % len(KINDS)](state, m) for m in moves)
     return c.Batch(
         1 + step % 2 if step > 9 else 1,
         now_after(state, step),
-        [command for command in made if command is not None],
+        [command for m in moves for command in _commands_of(state, m)],
     )

@@ -21,6 +21,7 @@ from cluster.machine.results import (
     BackfillStarted,
     Done,
     Fired,
+    Given,
     PerJob,
     Registered,
     Rejected,
@@ -151,6 +152,8 @@ def show_result(result: Result) -> str:
             return f"backfill {backfill_id}"
         case Registered(worker_id):
             return f"worker w{worker_id}"
+        case Given(job_ids):
+            return f"got {_ids(job_ids)}"
 
 
 def show_effects(effects: Effects) -> Iterator[str]:

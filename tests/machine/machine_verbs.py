@@ -123,6 +123,21 @@ def assign(story: Story, args: Args) -> str:
 
 
 @verb
+def submit_to(story: Story, args: Args) -> str:
+    """`submit_to w1:2 w2:1 name=mail n=3 at=5000`: in one batch, who shall get how many of them."""
+    key, group = args.text("key"), _group(args, args.text("name", "mail"))
+    takers = [word.split(":") for word in args.words]
+    wanted = [c.AssignNew(_worker(worker), int(count)) for worker, count in takers]
+    return story.tell(c.SubmitJobs([group], key, 0, 2_000), *wanted)
+
+
+@verb
+def assign_new(story: Story, args: Args) -> str:
+    """`assign_new w1 2`: in a batch without a submission."""
+    return story.tell(c.AssignNew(_worker(args.words[0]), int(args.words[1])))
+
+
+@verb
 def complete(story: Story, args: Args) -> str:
     """`complete 3#1 by=w1 output=5`; without `by` for whoever holds it."""
     ids, attempts = _attempts(args)

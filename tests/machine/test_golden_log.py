@@ -69,6 +69,7 @@ SAMPLES: list[Command] = [
     c.DeleteCalendar("de"),
     c.ReplanSchedule("s", 1, 2, 3, 4, "tzdata", [MISSED]),
     c.SetReleases("tzdata 2026.6"),
+    c.AssignNew(1, 2),
 ]
 # Written down once: tag, then fields in order. What the first release wrote has fewer fields.
 FIRST_BYTES = json.loads((GOLDEN / "commands.json").read_text())

@@ -12,9 +12,11 @@ import msgspec
 import pytest
 
 from cluster.actors import scheduler
+from cluster.actors.assigned import Assigned
 from cluster.actors.desk import WorkerDesk
 from cluster.actors.detector import Detector
 from cluster.actors.dispatcher import Dispatcher
+from cluster.actors.express import Express
 from cluster.actors.planner import Planner
 from cluster.actors.scheduler import Scheduler
 from cluster.actors.session import Session
@@ -23,7 +25,7 @@ from cluster.machine.commands import CompleteJobs, FireSchedule
 from cluster.machine.effects import Effects
 from cluster.machine.reducers import occurrences
 from cluster.machine.registry import REDUCERS
-from cluster.machine.results import Result
+from cluster.machine.results import Given, Result
 from cluster.machine.state import State
 from cluster.projections.ready import ReadyQueues
 from cluster.raft_state import RaftState
@@ -84,6 +86,35 @@ def ignore_lost_answers(patch: pytest.MonkeyPatch) -> None:
         return
 
     patch.setattr(Dispatcher, "_find_out", find_out)
+
+
+def promise_the_same_credit_twice(patch: pytest.MonkeyPatch) -> None:
+    """The dispatcher gives away what new jobs were to take."""
+    original = Express.parts
+
+    def parts(self: Express, groups: Any) -> Any:
+        before = {session: session.credit for session in self._desk.sessions.values()}
+        made = original(self, groups)
+        for session, credit in before.items():
+            session.credit = credit
+        return made
+
+    patch.setattr(Express, "parts", parts)
+
+
+def assign_new_jobs_twice(patch: pytest.MonkeyPatch) -> None:
+    """What the entry has assigned is sent once more, as the next attempt."""
+    original = Express.settle
+
+    def settle(self: Express, session: Session, reserved: int, result: Result) -> None:
+        original(self, session, reserved, result)
+        for job_id in result.job_ids if isinstance(result, Given) else ():
+            row = self._raft.state.tables.jobs.get(job_id)
+            if row is not None and session.sink is not None:
+                again = msgspec.structs.replace(row, attempt=row.attempt + 1)
+                session.sink.send_jobs(Assigned([again]))
+
+    patch.setattr(Express, "settle", settle)
 
 
 def push_what_was_cancelled(patch: pytest.MonkeyPatch) -> None:
@@ -198,6 +229,8 @@ PLANTS: tuple[Plant, ...] = (
     forget_what_was_taken,
     keep_the_credit,
     ignore_lost_answers,
+    promise_the_same_credit_twice,
+    assign_new_jobs_twice,
     push_what_was_cancelled,
     keep_missing_assignments,
     forget_the_last_leaders_workers,

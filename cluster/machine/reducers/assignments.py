@@ -11,6 +11,7 @@ import msgspec
 from cluster.machine import lifecycle
 from cluster.machine.commands import (
     AssignJobs,
+    AssignNew,
     CompleteJobs,
     FailJobs,
     JobFailure,
@@ -20,7 +21,7 @@ from cluster.machine.effects import Effects, Finished
 from cluster.machine.jobs import extra_of
 from cluster.machine.model import Attempt
 from cluster.machine.registry import reduces
-from cluster.machine.results import NONE_REFUSED, Rejected, Result, Settled
+from cluster.machine.results import NONE_REFUSED, Given, Rejected, Result, Settled
 from cluster.machine.state import State
 from cluster.machine.tables import Job, WorkerRow
 from cluster.machine.timers import DUE, OVERDUE
@@ -92,6 +93,17 @@ def _stop_expiring(state: State, job: Job) -> None:
     if extra is not None and extra.expire_timer is not None:
         state.timers.drop(extra.expire_timer)
         extra.expire_timer = None
+
+
+@reduces(AssignNew)
+def assign_new(state: State, command: AssignNew, effects: Effects) -> Result:
+    new = state.new_jobs[: command.count]
+    result = assign_jobs(state, AssignJobs(command.worker_id, list(new)), effects)
+    if not isinstance(result, Settled):
+        return result
+    state.new_jobs = state.new_jobs[command.count :]
+    refused = set(result.refused)
+    return Given([job_id for job_id in new if job_id not in refused])
 
 
 def _watch_deadlines(state: State, assigned: list[Job]) -> None:

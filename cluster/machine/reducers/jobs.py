@@ -14,11 +14,12 @@ from cluster.machine.effects import Effects
 from cluster.machine.jobs import cancel_one, create_group, extra_of
 from cluster.machine.registry import reduces
 from cluster.machine.results import PerJob, Rejected, Result, Submitted
-from cluster.machine.state import State
+from cluster.machine.state import NO_JOBS, State
 
 
 @reduces(SubmitJobs)
 def submit_jobs(state: State, command: SubmitJobs, effects: Effects) -> Result:
+    state.new_jobs = NO_JOBS
     if command.request_key:
         answered = unique.find_request(state, command)
         if answered is not None:
@@ -34,7 +35,8 @@ def submit_jobs(state: State, command: SubmitJobs, effects: Effects) -> Result:
             if ids is None:
                 ids = list(range(first, state.next_job_id))
             ids.extend(_create_unique(state, group, effects))
-    result = Submitted(first, state.next_job_id - first, ids)
+    state.new_jobs = range(first, state.next_job_id)
+    result = Submitted(first, len(state.new_jobs), ids)
     if command.request_key:
         unique.remember_request(state, command, result)
     return result
