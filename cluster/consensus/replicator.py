@@ -31,6 +31,7 @@ class Progress:
     rewind_seq: int = 0  # replies to messages before it may not rewind again
     acked: int = 0  # durable at the follower; may be ahead of the leader's own disk
     told_commit: int = 0
+    epoch: int = 0  # of the connection that all this is about
     in_flight: deque[tuple[int, int]] = field(default_factory=deque)  # (last index, bytes)
     in_flight_bytes: int = 0
     sender: SnapshotSender | None = None
@@ -90,6 +91,10 @@ class Replicator:
         progress = self._progress.get(peer)
         if progress is None or not self._engine.is_leader():
             return
+        epoch = self._network.epoch(peer)
+        if epoch == progress.epoch:
+            return
+        progress.epoch = epoch
         progress.forget_in_flight()
         progress.told_commit = 0
         self._drop_sender(progress)
@@ -123,7 +128,10 @@ class Replicator:
         if not self._engine.is_leader() or not self._may_speak():
             return
         for peer, progress in self._progress.items():
-            if self._network.epoch(peer):
+            epoch = self._network.epoch(peer)
+            if epoch:
+                if epoch != progress.epoch:  # its news still waits behind others (a pause, say)
+                    self.peer_connected(peer)
                 self._send_to(peer, progress, heartbeat=heartbeat, announce=announce)
 
     def _may_speak(self) -> bool:

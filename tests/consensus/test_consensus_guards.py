@@ -15,6 +15,7 @@ from consensus_world import CLUSTER, World, command
 from cluster.consensus import Outcome, Role
 from cluster.consensus.guards import GUARDS, Guards, first_of_term, plan_append
 from cluster.consensus.members import first_members
+from cluster.consensus.mesh import Connected
 from cluster.consensus.snapfile import write_content
 from cluster.consensus.wire import (
     Append,
@@ -138,6 +139,24 @@ def test_a3_only_the_first_of_several_resets_counts(make: MakeWorld) -> None:
         again = world.receive("b:1", AppendReply(1, late, 2, True, False))
         assert [m for m in again if isinstance(m, Append) and m.count] == []
     assert world.core.counters.dropped["stale_reset"] == 2
+
+
+def test_a3_a_new_connection_of_which_the_news_waits_is_not_sent_the_same_twice(
+    make: MakeWorld,
+) -> None:
+    """Seed 20001423: a leader that had paused heard of it last of all."""
+    world = make()
+    lead_with_four_batches(world)
+    acked = world.journal.last_index - 3
+    world.acknowledge("b:1", acked)
+    world.network.sent.clear()
+    world.network.epochs["b:1"] = 77
+    world.core.propose(b"more", lambda outcome, result: None)
+    world.run()
+    world.network.inbox.append(Connected("b:1", 77))
+    world.run()
+    begins = [m.prev_index for m in world.sent_to("b:1") if isinstance(m, Append) and m.count]
+    assert begins == [acked]
 
 
 # A4 ---------------------------------------------------------------------------------------------
