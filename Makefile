@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-BENCH  := $(VENV)/.bench-installed
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up check test sim chaos bench peers clean
@@ -43,12 +42,8 @@ sim: setup  ## seeded simulations of whole clusters: SEEDS=1000 make sim
 chaos: setup  ## kill -9, pauses and restarts of real nodes under load: CYCLES=500 SEED=7 make chaos
 	@$(BIN)/python -m chaos.live.kills --cycles $(or $(CYCLES),50) --seed $(or $(SEED),1)
 
-bench: $(BENCH)  ## measure P1 to P6, P9 and variants (SCALE=full for the record, ROWS=P2,V), append to bench/RESULTS.md
+bench: setup  ## measure P1 to P6, P9 and variants (SCALE=full for the record, ROWS=P2,V), append to bench/RESULTS.md
 	@$(BIN)/python -m bench --scale $(or $(SCALE),quick) $(if $(ROWS),--rows $(ROWS))
-
-$(BENCH): $(STAMP)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
-	@touch $@
 
 peers: setup  ## the same work on other queues, side by side (docs/comparison.md): JOBS=20000 ROUNDS=3
 	@$(BIN)/python -m bench.peers --jobs $(or $(JOBS),5000) --rounds $(or $(ROUNDS),1)

@@ -26,6 +26,7 @@ ROWS = {
     "P4": "p4_latency",
     "P5": "p5_due",
     "P6": "p6_failover",
+    "P7": "p7_memory",
     "P9": "p9_restart",
     "P10": "p10_idle",
     "P11": "p11_workers",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import re
 import shutil
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import aiohttp
 
+from bench.__main__ import commit
 from bench.flow import SLOTS, Load, Posting
 from bench.harness import QUIET, by_status
 from bench.usage import usage_of
@@ -29,6 +31,7 @@ SAMPLES_PER_S = 250
 WARM_S = 1.0
 ENDLESS_JOBS = 1 << 60
 WATCH_S = 0.02
+TITLE = re.compile(r'(<text id="title"[^>]*>)[^<]*<')
 
 
 def main() -> int:
@@ -41,7 +44,10 @@ def main() -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="quorate-flame-") as folder:
         work = recorded(py_spy(), role, arguments.seconds, out, "flamegraph", Path(folder))
-        print(f"{role}: {asyncio.run(work):.1f} us of CPU time per job, {out}")
+        title = f"{role} at P2, commit {commit()}: {asyncio.run(work):.1f} us of CPU time per job"
+    # The recorder writes its own command there, with this machine's paths.
+    out.write_text(TITLE.sub(rf"\g<1>{title}<", out.read_text(encoding="utf-8"), count=1))
+    print(f"{title}, {out}")
     return 0
 
 

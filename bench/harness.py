@@ -13,6 +13,7 @@ import aiohttp
 
 from chaos.live.processes import LocalCluster
 
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 QUIET = ("--log-level", "warning")
 
 

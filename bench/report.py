@@ -34,10 +34,14 @@ class Bound:
 
 @dataclass(frozen=True)
 class Target:
-    """What of a row's results is shown and judged."""
+    """What of a row's results is shown and judged; a row's other results are left out."""
 
     bounds: tuple[Bound, ...]
     shown: tuple[str, ...] = ()  # besides what is judged
+
+    def of(self, results: Sequence[Result], row: str) -> list[Result]:
+        names = {bound.figure for bound in self.bounds}
+        return [each for each in results if each.row == row and names <= each.figures.keys()]
 
     def figure(self, results: Sequence[Result]) -> str:
         return "; ".join(self._one(result, len(results) > 1) for result in results)
@@ -65,7 +69,10 @@ TARGETS = {
     "P4": Target((Bound("p50", 2), Bound("p99", 6)), ("p99.9", "max")),
     "P5": Target((Bound("p99", 25),), ("p50", "max")),
     "P6": Target((Bound("p50", 300), Bound("max", 1_000))),
+    "P7": Target((Bound("most", 300),)),
     "P9": Target((Bound("ready after", 5),)),
+    "P10": Target((Bound("leader", 2),)),
+    "P11": Target((Bound("load", 1),)),
 }
 
 
@@ -85,9 +92,9 @@ def filled(page: str, results: Sequence[Result]) -> str:
         cells = [cell.strip() for cell in lines[at].strip("|").split("|")]
         if not lines[at].startswith("| P"):
             break
-        mine = [each for each in results if each.row == cells[0] and each.figures]
         target = TARGETS.get(cells[0])
-        if mine and target is not None:
+        mine = target.of(results, cells[0]) if target is not None else []
+        if target is not None and mine:
             cells[3], cells[4] = target.figure(mine), target.reached(mine)
             lines[at] = f"| {' | '.join(cells)} |"
     return "\n".join(lines) + "\n"
