@@ -122,6 +122,7 @@ class Invariants:
             self._grant_round(life.id, peer, message.round)
         elif isinstance(message, PreVote):
             self._wanted[life.id, life.node.lives, message.round] = message.term
+            self._needed(life)
 
     def on_taken(self, life: Life, peer: str, epoch: int, message: Message) -> None:
         """A vote counts when it arrives."""
@@ -173,13 +174,18 @@ class Invariants:
         if message.term in terms:
             return
         terms[message.term] = None
-        # The request may have waited for the disk while a member came or went.
-        # Earlier rounds of this life were won among fewer, perhaps.
-        needed = len(life.probe.voters) // 2
-        needed = self._fewest[key] = min(needed, self._fewest.get(key, needed))
+        needed = self._needed(life)
         rounds = [set(by) for (*whose, _), by in self._would_vote.items() if tuple(whose) == key]
         if len(terms) > sum(len(by) >= needed for by in rounds):
             self._fail(f"{life.id} campaigns in term {message.term}, which nobody asked for")
+
+    def _needed(self, life: Life) -> int:
+        """Friends that win a round. The request may wait for the disk while a member comes or goes,
+        and earlier rounds of this life were won among fewer, perhaps."""
+        key = (life.id, life.node.lives)
+        now = len(life.probe.voters) // 2 if life.probe is not None else 0
+        needed = self._fewest[key] = min(now, self._fewest.get(key, now))
+        return needed
 
     def stopped(self, life: Life) -> None:
         """A node that was asked to end leaves its whole log on the disk, unless that was full."""
