@@ -11,10 +11,12 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, compress
+from itertools import accumulate, compress, pairwise, repeat
+from typing import Union
 
 from msgspec import Struct
 
+from cluster.machine import lifecycle
 from cluster.machine.rows import Job, JobExtra, SpecRow
 from cluster.timerwheel import Timer
 
@@ -23,6 +25,8 @@ BLOCK_JOBS_MIN = 8  # for fewer, the block costs as much as their rows
 BLOCK_JOBS_MAX = 1_000
 BLOCK_BYTES_MAX = 256 << 10
 PACK_FACTOR = 8
+
+Ends = Union["array[int]", range]  # a range says that all payloads are of one length
 
 
 class Block(Struct, gc=False):
@@ -36,7 +40,7 @@ class Block(Struct, gc=False):
     id: int
     kind: SpecRow
     payloads: bytes
-    ends: array[int]
+    ends: Ends
     state: int
     created_ms: int
     run_at_ms: int
@@ -93,33 +97,81 @@ class Block(Struct, gc=False):
 
     def show(self, first: int, count: int) -> list[Job]:
         """The rows that these jobs will leave in, as `leave` gives the same ones."""
+        rows, ids = self._rows(first, count), range(first, first + count)
         if self.shown is None:
             self.shown = {}
         shown = self.shown
-        return [shown.setdefault(row.id, row) for row in self._rows(first, count)]
+        if not shown.keys().isdisjoint(ids):
+            return [shown.setdefault(row.id, row) for row in rows]
+        shown.update(zip(ids, rows, strict=True))
+        return rows
 
     def leave(self, first: int, count: int) -> list[Job]:
         """These jobs, all here, get rows of their own. An `extra` of the block goes along."""
-        rows = self._rows(first, count)
-        shown = self.shown
-        if shown:
-            rows = [shown.pop(row.id, row) for row in rows]
+        rows = self._leaving(first, count)
+        if rows is None:
+            rows = self._rows(first, count)
+        self._book_gone(first, count)
+        return rows
+
+    def start(
+        self, first: int, count: int, worker_id: int, started_ms: int, timer: Timer
+    ) -> list[Job]:
+        """As `leave`, for a ready block: their first attempts begin. A row that is made as it will
+        be costs half as much as one that is changed."""
+        rows = self._leaving(first, count)
+        if rows is None:
+            rows = self._rows(first, count, lifecycle.RUNNING, 1, worker_id, started_ms, timer)
+        else:
+            for row in rows:
+                row.state, row.attempt, row.timer = lifecycle.RUNNING, 1, timer
+                row.worker_id, row.started_ms = worker_id, started_ms
+        self._book_gone(first, count)
+        return rows
+
+    def _leaving(self, first: int, count: int) -> list[Job] | None:
+        """Their rows, if any of them was shown."""
+        shown, ids = self.shown, range(first, first + count)
+        if not shown or shown.keys().isdisjoint(ids):
+            return None
+        return [shown.pop(i) if i in shown else self._rows(i, 1)[0] for i in ids]
+
+    def _book_gone(self, first: int, count: int) -> None:
         if self.gone is None:
             self.gone = bytearray(len(self.ends) - 1)
-        self.gone[first - self.id : first - self.id + count] = b"\x01" * count
+        at = first - self.id
+        self.gone[at : at + count] = b"\x01" * count
         self.live -= count
         if 0 < self.live <= self.packed // PACK_FACTOR:
             self.pack()
-        return rows
 
-    def _rows(self, first: int, count: int) -> list[Job]:
+    def _rows(
+        self,
+        first: int,
+        count: int,
+        state: int = -1,
+        attempt: int = 0,
+        worker_id: int = 0,
+        started_ms: int = 0,
+        timer: Timer | None = None,
+    ) -> list[Job]:
         blob, at = self.payloads, first - self.id
-        ends = self.ends[at : at + count + 1].tolist()
-        kind, state, created_ms, run_at_ms = self.kind, self.state, self.created_ms, self.run_at_ms
-        rows = [
-            Job(job_id, kind, blob[start:end], state, created_ms, run_at_ms)
-            for job_id, start, end in zip(range(first, first + count), ends, ends[1:], strict=False)
-        ]
+        rows = list(
+            map(
+                Job,
+                range(first, first + count),
+                repeat(self.kind),
+                [blob[start:end] for start, end in pairwise(self.ends[at : at + count + 1])],
+                repeat(self.state if state < 0 else state),
+                repeat(self.created_ms),
+                repeat(self.run_at_ms),
+                repeat(attempt),
+                repeat(0),
+                repeat(worker_id),
+                repeat(started_ms),
+                repeat(timer),
+            )
+        )
         extra = self.extra
         if extra is not None:
             for row in rows:
@@ -131,7 +183,7 @@ class Block(Struct, gc=False):
         self.payloads, self.ends = self.packed_columns()
         self.packed = self.live
 
-    def packed_columns(self) -> tuple[bytes, array[int]]:
+    def packed_columns(self) -> tuple[bytes, Ends]:
         """Blob and ends without the payloads that are gone, which count as empty."""
         if self.gone is None or self.live == self.packed:
             return self.payloads, self.ends
@@ -139,19 +191,24 @@ class Block(Struct, gc=False):
         pieces = [
             b"" if gone else blob[ends[at] : ends[at + 1]] for at, gone in enumerate(self.gone)
         ]
-        return b"".join(pieces), ends_of(pieces)
+        return b"".join(pieces), ends_of(list(map(len, pieces)))
 
 
-def ends_of(payloads: Sequence[bytes]) -> array[int]:
-    return array("I", accumulate(map(len, payloads), initial=0))
+def ends_of(lengths: Sequence[int]) -> Ends:
+    """Where payloads of these lengths end in their blob, from 0 on."""
+    width, count = lengths[0], len(lengths)
+    if width and lengths.count(width) == count:
+        return range(0, width * count + 1, width)
+    return array("I", accumulate(lengths, initial=0))
 
 
-def cuts(payloads: Sequence[bytes]) -> list[int]:
-    """Where to cut so many payloads into blocks: the positions between pieces, none too large."""
-    count = len(payloads)
-    if count <= BLOCK_JOBS_MAX and sum(map(len, payloads)) <= BLOCK_BYTES_MAX:
+def cuts(lengths: Sequence[int]) -> list[int]:
+    """Where to cut payloads of these lengths into blocks: the positions between pieces, none too
+    large."""
+    count = len(lengths)
+    if count <= BLOCK_JOBS_MAX and sum(lengths) <= BLOCK_BYTES_MAX:
         return [0, count]
-    ends = list(accumulate(map(len, payloads), initial=0))
+    ends = list(accumulate(lengths, initial=0))
     found = [0]
     while (at := found[-1]) < count:
         fitting = bisect_right(ends, ends[at] + BLOCK_BYTES_MAX) - 1

@@ -32,11 +32,10 @@ def create_group(state: State, group: JobGroup, effects: Effects) -> range:
     tables.count_kind(kind, waiting, count)
     due_ms = now_ms if is_due else group.run_at_ms
     made: list[Job | Block] = []
-    for start, payloads in _pieces(group.payloads):
-        if len(payloads) < blocks.BLOCK_JOBS_MIN:
-            made += _add_rows(state, kind, first + start, payloads, waiting, due_ms)
-        else:
-            made.append(_add_block(state, kind, first + start, payloads, waiting, due_ms))
+    if count < blocks.BLOCK_JOBS_MIN:
+        made += _add_rows(state, kind, first, group.payloads, waiting, due_ms)
+    else:
+        made += _add_pieces(state, kind, first, group.payloads, waiting, due_ms)
     if is_due:
         effects.jobs_ready += made
     else:
@@ -46,12 +45,22 @@ def create_group(state: State, group: JobGroup, effects: Effects) -> range:
     return ids
 
 
-def _pieces(payloads: list[bytes]) -> Iterator[tuple[int, list[bytes]]]:
-    if len(payloads) < blocks.BLOCK_JOBS_MIN:
-        yield 0, payloads
-        return
-    for start, end in pairwise(blocks.cuts(payloads)):
-        yield start, payloads[start:end]
+def _add_pieces(
+    state: State, kind: SpecRow, first: int, payloads: list[bytes], waiting: int, due_ms: int
+) -> Iterator[Job | Block]:
+    """Blocks of bounded size; what is left over, or too large, as rows."""
+    lengths = list(map(len, payloads))
+    for start, end in pairwise(blocks.cuts(lengths)):
+        piece = payloads[start:end]
+        if len(piece) < blocks.BLOCK_JOBS_MIN:
+            yield from _add_rows(state, kind, first + start, piece, waiting, due_ms)
+            continue
+        block = Block(
+            first + start, kind, b"".join(piece), blocks.ends_of(lengths[start:end]), waiting,
+            state.now_ms, due_ms, end - start, end - start,
+        )  # fmt: skip
+        state.tables.jobs.add_block(block)
+        yield block
 
 
 def _add_rows(
@@ -65,18 +74,6 @@ def _add_rows(
     for row in rows:
         table.add(row)
     return rows
-
-
-def _add_block(
-    state: State, kind: SpecRow, first: int, payloads: list[bytes], waiting: int, due_ms: int
-) -> Block:
-    count = len(payloads)
-    block = Block(
-        first, kind, b"".join(payloads), blocks.ends_of(payloads), waiting,
-        state.now_ms, due_ms, count, count,
-    )  # fmt: skip
-    state.tables.jobs.add_block(block)
-    return block
 
 
 def _wait(state: State, due_ms: int, made: list[Job | Block]) -> None:

@@ -88,17 +88,15 @@ class JobTable(Mapping[int, Job]):
         rows = self.apart if job.id in self.apart else self.rows
         rows[job.id] = job
 
-    def take_out(self, block: Block, first: int, count: int) -> list[Job]:
-        """Give jobs of a block rows of their own; a block that is empty then goes. Whoever calls
-        this sees to the block's timer, see `State.take_out`."""
-        rows = block.leave(first, count)
-        self.in_blocks -= count
+    def take_out(self, block: Block, rows: list[Job]) -> None:
+        """These rows just left the block; one that is empty now goes. Whoever calls this sees to
+        the block's timer."""
+        self.in_blocks -= len(rows)
         if not block.live:
             del self.blocks[block.id]
         apart = self.apart
         for row in rows:
             apart[row.id] = row
-        return rows
 
     def remove(self, job_id: int) -> None:
         if self.apart.pop(job_id, None) is None:

@@ -106,7 +106,7 @@ def _halved(chunk: list[Any], weight: Any) -> Iterator[list[Any]]:
 
 
 def _block_weight(some: Sequence[Block]) -> int:
-    return sum([len(block.payloads) + 4 * len(block.ends) for block in some])
+    return sum([len(block.payloads) + 5 * len(block.ends) for block in some])
 
 
 def _job_weight(jobs: Sequence[Job]) -> int:

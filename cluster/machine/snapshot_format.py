@@ -71,13 +71,14 @@ class JobColumns(Struct, array_like=True, gc=False):
 
 
 class BlockEntry(Struct, array_like=True, gc=False):
-    """`Block`: `ends` are its offsets, four bytes each, the lowest first; `gone` a byte per job,
-    empty if all are there. What is gone has an empty payload. Its timers follow from the rest."""
+    """`Block`: `ends` are its offsets, four bytes each, the lowest first, or the length of every
+    payload; `gone` is a byte per job, empty if all are there. What is gone has an empty payload.
+    Its timers follow from the rest."""
 
     id: int
     spec: int
     payloads: bytes
-    ends: bytes
+    ends: int | bytes
     gone: bytes
     state: int
     created_ms: int

@@ -51,14 +51,14 @@ class State:
         if job is None:
             block = jobs.block_of(job_id)
             if block is not None:
-                (job,) = self.take_out(block, job_id, 1)
+                (job,) = self.take_out(block, block.leave(job_id, 1))
                 if job.state == lifecycle.SCHEDULED:
                     job.timer = self.timers.add(job.run_at_ms, DUE, [job_id])
         return job
 
-    def take_out(self, block: Block, first: int, count: int) -> list[Job]:
-        """Give so many jobs of a block, all there, rows of their own; they wait for nothing."""
-        rows = self.tables.jobs.take_out(block, first, count)
+    def take_out(self, block: Block, rows: list[Job]) -> list[Job]:
+        """These rows just left their block."""
+        self.tables.jobs.take_out(block, rows)
         if not block.live and block.timer is not None:
             self.timers.drop(block.timer)
             block.timer = None

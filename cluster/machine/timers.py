@@ -45,11 +45,18 @@ class Timers:
         ids = range(block.id, block.end)
         return self.wheel.insert(due_ms, TimerGroup(kind, ids, block.live))
 
-    def drop(self, timer: Timer) -> None:
-        """One member no longer waits for `timer`."""
+    def join(self, timer: Timer, job_ids: Sequence[int]) -> None:
+        """More jobs wait for `timer`, whose members are a list."""
+        group = timer.payload
+        assert isinstance(group, TimerGroup) and isinstance(group.members, list)
+        group.members.extend(job_ids)
+        group.live += len(job_ids)
+
+    def drop(self, timer: Timer, count: int = 1) -> None:
+        """So many members no longer wait for `timer`."""
         group = timer.payload
         assert isinstance(group, TimerGroup)
-        group.live -= 1
+        group.live -= count
         if group.live == 0:
             self.wheel.cancel(timer)
 

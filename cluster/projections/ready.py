@@ -15,11 +15,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import chain, groupby
+from operator import attrgetter
 
 from cluster.machine import lifecycle
 from cluster.machine.effects import Effects
 from cluster.machine.state import State
-from cluster.machine.tables import Block, Job, SpecRow
+from cluster.machine.tables import Block, Job
 
 READY = lifecycle.READY
 STALE_ROWS_MIN = 1_024  # below this a compaction is not worth it
@@ -163,8 +164,7 @@ def _below(priority: int, block: Block, bound: HeadKey | None) -> int:
     return bound[2] if (priority, block.run_at_ms) == bound[:2] else 0
 
 
-def _kind_of(job: Job) -> SpecRow:
-    return job.kind
+_kind_of = attrgetter("kind")
 
 
 class ReadyQueues:
@@ -234,7 +234,7 @@ class ReadyQueues:
         for kind, run in groupby(jobs, key=_kind_of):
             lane = self._lanes.get(kind.lane)
             if lane is not None:
-                lane.trim(kind.spec.priority, sum(1 for _ in run))
+                lane.trim(kind.spec.priority, len(list(run)))
 
     def lanes_of(self, queues: Sequence[str], tasks: Sequence[str]) -> list[Lane]:
         """The lanes that a worker with these offers can serve; `*` offers any queue."""

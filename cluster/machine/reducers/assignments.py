@@ -6,6 +6,10 @@ the running is refused.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
+
 import msgspec
 
 from cluster.machine import lifecycle
@@ -23,9 +27,10 @@ from cluster.machine.model import Attempt
 from cluster.machine.registry import reduces
 from cluster.machine.results import NONE_REFUSED, Given, Rejected, Result, Settled
 from cluster.machine.state import State
-from cluster.machine.tables import Job, WorkerRow
+from cluster.machine.tables import Block, Job, JobExtra, SpecRow, WorkerRow
 from cluster.machine.timers import DUE, OVERDUE
 from cluster.machine.unique import release_unique
+from cluster.timerwheel import Timer
 
 # Workers enforce the timeout themselves; only one that does not answer at all lets this pass.
 OVERDUE_GRACE_MS = 5_000
@@ -39,6 +44,8 @@ FAIL = lifecycle.transitions("fail")
 COMPLETE = lifecycle.transitions("complete")
 CANCEL = lifecycle.transitions("cancel")
 
+_kind_of, _timer_of = attrgetter("kind"), attrgetter("timer")
+
 
 @reduces(AssignJobs)
 def assign_jobs(state: State, command: AssignJobs, effects: Effects) -> Result:
@@ -46,6 +53,7 @@ def assign_jobs(state: State, command: AssignJobs, effects: Effects) -> Result:
     if worker is None or worker.draining:
         return Rejected.UNKNOWN_WORKER
     table, ids, at = state.tables.jobs, command.job_ids, 0
+    watch = _Watch(state)
     assigned: list[Job] = []
     refused: list[int] = []
     while at < len(ids):
@@ -54,43 +62,75 @@ def assign_jobs(state: State, command: AssignJobs, effects: Effects) -> Result:
             block = table.block_of(ids[at])
             if block is not None and block.state in ASSIGN:
                 count = block.run(ids, at)
-                assigned += _start(state, worker, state.take_out(block, ids[at], count))
+                assigned += _start_run(state, worker, block, ids[at], count, watch)
                 at += count
                 continue
         if job is not None and job.state in ASSIGN:
-            assigned += _start(state, worker, [job])
+            _start(state, worker, job, watch)
+            assigned.append(job)
         else:
             refused.append(ids[at])
         at += 1
     if assigned:
-        _watch_deadlines(state, assigned)
         effects.jobs_assigned.append((command.worker_id, assigned))
     return Settled(refused) if refused else NONE_REFUSED
 
 
-def _start(state: State, worker: WorkerRow, jobs: list[Job]) -> list[Job]:
-    """Begin the next attempt of like jobs."""
-    first, running, now_ms = jobs[0], worker.running, state.now_ms
-    count, worker_id, state_after = len(jobs), worker.id, ASSIGN[first.state]
-    queue = first.kind.queue
+class _Watch:
+    """One overdue timer for all jobs of an assignment that share a timeout."""
+
+    __slots__ = ("_by_timeout", "_state")
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._by_timeout: dict[int, Timer] = {}
+
+    def timer(self, kind: SpecRow, job_ids: Sequence[int]) -> Timer:
+        timeout_ms, timers = kind.spec.timeout_ms, self._state.timers
+        timer = self._by_timeout.get(timeout_ms)
+        if timer is not None:
+            timers.join(timer, job_ids)
+            return timer
+        due_ms = self._state.now_ms + timeout_ms + OVERDUE_GRACE_MS
+        timer = self._by_timeout[timeout_ms] = timers.add(due_ms, OVERDUE, list(job_ids))
+        return timer
+
+
+def _start(state: State, worker: WorkerRow, job: Job, watch: _Watch) -> None:
+    """Begin the next attempt of a job."""
+    job.state = ASSIGN[job.state]
+    job.attempt += 1
+    job.worker_id = worker.id
+    job.started_ms = state.now_ms
+    job.timer = watch.timer(job.kind, (job.id,))
+    queue = job.kind.queue
+    queue.ready -= 1
+    queue.running += 1
+    worker.running[job.id] = None
+    if job.extra is not None:
+        _stop_expiring(state, job.extra)
+
+
+def _start_run(
+    state: State, worker: WorkerRow, block: Block, first: int, count: int, watch: _Watch
+) -> list[Job]:
+    """Begin the first attempt of jobs that follow each other in a block."""
+    ids, queue = range(first, first + count), block.kind.queue
+    timer = watch.timer(block.kind, ids)
+    jobs = block.start(first, count, worker.id, state.now_ms, timer)
+    state.take_out(block, jobs)
     queue.ready -= count
     queue.running += count
-    may_expire = first.extra is not None and first.extra.expire_timer is not None
-    for job in jobs:
-        job.state = state_after
-        job.attempt += 1
-        job.worker_id = worker_id
-        job.started_ms = now_ms
-        running[job.id] = None
-    if may_expire:
+    worker.running.update(dict.fromkeys(ids))
+    if block.extra is not None:
         for job in jobs:
-            _stop_expiring(state, job)
+            if job.extra is not None:
+                _stop_expiring(state, job.extra)
     return jobs
 
 
-def _stop_expiring(state: State, job: Job) -> None:
-    extra = job.extra
-    if extra is not None and extra.expire_timer is not None:
+def _stop_expiring(state: State, extra: JobExtra) -> None:
+    if extra.expire_timer is not None:
         state.timers.drop(extra.expire_timer)
         extra.expire_timer = None
 
@@ -106,33 +146,22 @@ def assign_new(state: State, command: AssignNew, effects: Effects) -> Result:
     return Given([job_id for job_id in new if job_id not in refused])
 
 
-def _watch_deadlines(state: State, assigned: list[Job]) -> None:
-    """One timer for all jobs of this assignment that share a timeout."""
-    by_timeout: dict[int, list[Job]] = {}
-    for job in assigned:
-        by_timeout.setdefault(job.kind.spec.timeout_ms, []).append(job)
-    for timeout_ms, jobs in by_timeout.items():
-        due_ms = state.now_ms + timeout_ms + OVERDUE_GRACE_MS
-        timer = state.timers.add(due_ms, OVERDUE, [job.id for job in jobs])
-        for job in jobs:
-            job.timer = timer
-
-
 @reduces(CompleteJobs)
 def complete_jobs(state: State, command: CompleteJobs, effects: Effects) -> Result:
     tables, timers, now_ms = state.tables, state.timers, state.now_ms
     rows, apart, workers = tables.jobs.rows, tables.jobs.apart, tables.workers
-    drop_timer = timers.drop
     outputs, logs, by = command.outputs, command.logs, command.worker_id
     finished = effects.jobs_finished
     refused: list[int] = []
-    completed = 0
+    done: list[Job] = []
     worker = workers.get(by)
-    for position, job_id in enumerate(command.job_ids):
+    for position, (job_id, attempt) in enumerate(
+        zip(command.job_ids, command.attempts, strict=True)
+    ):
         job = apart.get(job_id) or rows.get(job_id)
         if (
             job is None
-            or job.attempt != command.attempts[position]
+            or job.attempt != attempt
             or job.state not in COMPLETE
             or (by and job.worker_id != by)
         ):
@@ -140,15 +169,9 @@ def complete_jobs(state: State, command: CompleteJobs, effects: Effects) -> Resu
             continue
         # The moves of State.leave_worker and State.finish, unrolled: this loop is the hot path.
         job.state = lifecycle.COMPLETED
-        timer = job.timer
-        if timer is not None:
-            job.timer = None
-            drop_timer(timer)
         holder = worker if worker is not None else workers.get(job.worker_id)
         if holder is not None:
             holder.running.pop(job_id, None)
-        kind = job.kind
-        kind.queue.running -= 1
         extra = job.extra
         if extra is not None:
             timers.release_extra(extra)
@@ -158,15 +181,26 @@ def complete_jobs(state: State, command: CompleteJobs, effects: Effects) -> Resu
                 state.runs_ended.append(job)
         if apart.pop(job_id, None) is None:
             del rows[job_id]
-        kind.jobs -= 1
-        if not kind.jobs:
-            tables.forget_spec(kind)
-        completed += 1
+        done.append(job)
         output = outputs[position] if outputs is not None else None
         log = (logs[position] or "") if logs is not None else ""
         finished.append(Finished(job, now_ms, output, "", "", log))
-    state.totals.completed += completed
+    _book_done(state, done)
     return Settled(refused) if refused else NONE_REFUSED
+
+
+def _book_done(state: State, jobs: list[Job]) -> None:
+    """What ended jobs that follow each other share is booked once: neighbours mostly share it."""
+    state.totals.completed += len(jobs)
+    for timer, run in groupby(jobs, key=_timer_of):
+        if timer is not None:
+            state.timers.drop(timer, len(list(run)))
+    for kind, run in groupby(jobs, key=_kind_of):
+        count = len(list(run))
+        kind.queue.running -= count
+        kind.jobs -= count
+        if not kind.jobs:
+            state.tables.forget_spec(kind)
 
 
 @reduces(FailJobs)
