@@ -82,22 +82,23 @@ class Block(Struct, gc=False):
         ids = range(self.id, self.end)
         return iter(ids) if self.gone is None else compress(ids, map((0).__eq__, self.gone))
 
-    def run(self, ids: Sequence[int], at: int) -> int:
-        """How many of `ids` from position `at` on follow each other and are here."""
+    def run(self, ids: Sequence[int], at: int) -> list[int]:
+        """Those of `ids` from position `at` on that follow each other and are here."""
         first = ids[at]
         count = self.next_gone(first, min(first + len(ids) - at, self.end)) - first
-        if ids[at : at + count] != list(range(first, first + count)):
-            count = next(n for n in range(count + 1) if ids[at + n] != first + n)
-        return count
+        found, expected = list(ids[at : at + count]), range(first, first + count)
+        if found != list(expected):
+            del found[next(n for n in range(count) if found[n] != expected[n]) :]
+        return found
 
     def look(self, job_id: int) -> Job:
         """The job as a row. Only to be read: the block does not know it."""
         shown = self.shown.get(job_id) if self.shown is not None else None
-        return shown if shown is not None else self._rows(job_id, 1)[0]
+        return shown if shown is not None else self._rows([job_id])[0]
 
-    def show(self, first: int, count: int) -> list[Job]:
+    def show(self, ids: Sequence[int]) -> list[Job]:
         """The rows that these jobs will leave in, as `leave` gives the same ones."""
-        rows, ids = self._rows(first, count), range(first, first + count)
+        rows = self._rows(ids)
         if self.shown is None:
             self.shown = {}
         shown = self.shown
@@ -106,40 +107,38 @@ class Block(Struct, gc=False):
         shown.update(zip(ids, rows, strict=True))
         return rows
 
-    def leave(self, first: int, count: int) -> list[Job]:
-        """These jobs, all here, get rows of their own. An `extra` of the block goes along."""
-        rows = self._leaving(first, count)
+    def leave(self, ids: Sequence[int]) -> list[Job]:
+        """These jobs, a `run`, get rows of their own. An `extra` of the block goes along."""
+        rows = self._leaving(ids)
         if rows is None:
-            rows = self._rows(first, count)
-        self._book_gone(first, count)
+            rows = self._rows(ids)
+        self._book_gone(ids)
         return rows
 
-    def start(
-        self, first: int, count: int, worker_id: int, started_ms: int, timer: Timer
-    ) -> list[Job]:
+    def start(self, ids: Sequence[int], worker_id: int, started_ms: int, timer: Timer) -> list[Job]:
         """As `leave`, for a ready block: their first attempts begin. A row that is made as it will
         be costs half as much as one that is changed."""
-        rows = self._leaving(first, count)
+        rows = self._leaving(ids)
         if rows is None:
-            rows = self._rows(first, count, lifecycle.RUNNING, 1, worker_id, started_ms, timer)
+            rows = self._rows(ids, lifecycle.RUNNING, 1, worker_id, started_ms, timer)
         else:
             for row in rows:
                 row.state, row.attempt, row.timer = lifecycle.RUNNING, 1, timer
                 row.worker_id, row.started_ms = worker_id, started_ms
-        self._book_gone(first, count)
+        self._book_gone(ids)
         return rows
 
-    def _leaving(self, first: int, count: int) -> list[Job] | None:
+    def _leaving(self, ids: Sequence[int]) -> list[Job] | None:
         """Their rows, if any of them was shown."""
-        shown, ids = self.shown, range(first, first + count)
+        shown = self.shown
         if not shown or shown.keys().isdisjoint(ids):
             return None
-        return [shown.pop(i) if i in shown else self._rows(i, 1)[0] for i in ids]
+        return [shown.pop(i) if i in shown else self._rows([i])[0] for i in ids]
 
-    def _book_gone(self, first: int, count: int) -> None:
+    def _book_gone(self, ids: Sequence[int]) -> None:
         if self.gone is None:
             self.gone = bytearray(len(self.ends) - 1)
-        at = first - self.id
+        at, count = ids[0] - self.id, len(ids)
         self.gone[at : at + count] = b"\x01" * count
         self.live -= count
         if 0 < self.live <= self.packed // PACK_FACTOR:
@@ -147,21 +146,21 @@ class Block(Struct, gc=False):
 
     def _rows(
         self,
-        first: int,
-        count: int,
+        ids: Sequence[int],
         state: int = -1,
         attempt: int = 0,
         worker_id: int = 0,
         started_ms: int = 0,
         timer: Timer | None = None,
     ) -> list[Job]:
-        blob, at = self.payloads, first - self.id
+        blob, at = self.payloads, ids[0] - self.id
+        ends = self.ends[at : at + len(ids) + 1]
         rows = list(
             map(
                 Job,
-                range(first, first + count),
+                ids,
                 repeat(self.kind),
-                [blob[start:end] for start, end in pairwise(self.ends[at : at + count + 1])],
+                [blob[start:end] for start, end in pairwise(ends)],
                 repeat(self.state if state < 0 else state),
                 repeat(self.created_ms),
                 repeat(self.run_at_ms),

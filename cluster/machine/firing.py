@@ -95,8 +95,7 @@ def _jobs_overdue(state: State, due_ms: int, members: list[int], effects: Effect
 
 
 def _jobs_expired(state: State, due_ms: int, members: list[int], effects: Effects) -> None:
-    for job_id in members:
-        job = state.own(job_id)
+    for job in state.own_all(members):
         if job is None or job.extra is None or job.extra.expires_at_ms != due_ms:
             continue
         job.extra.expire_timer = None
@@ -105,8 +104,7 @@ def _jobs_expired(state: State, due_ms: int, members: list[int], effects: Effect
 
 
 def _jobs_deadline(state: State, due_ms: int, members: list[int], effects: Effects) -> None:
-    for job_id in members:
-        job = state.own(job_id)
+    for job in state.own_all(members):
         if job is None or job.extra is None or job.extra.deadline_ms != due_ms:
             continue
         job.extra.deadline_timer = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cluster.machine import lifecycle
 from cluster.machine.effects import Effects, Finished
 from cluster.machine.tables import Block, DeadJob, Job, Tables, Totals, new_row
@@ -46,15 +48,29 @@ class State:
 
     def own(self, job_id: int) -> Job | None:
         """The row of a live job, to change it: from now on it has one of its own."""
-        jobs = self.tables.jobs
-        job = jobs.row(job_id)
-        if job is None:
-            block = jobs.block_of(job_id)
-            if block is not None:
-                (job,) = self.take_out(block, block.leave(job_id, 1))
-                if job.state == lifecycle.SCHEDULED:
-                    job.timer = self.timers.add(job.run_at_ms, DUE, [job_id])
-        return job
+        return self.own_all((job_id,))[0]
+
+    def own_all(self, job_ids: Sequence[int]) -> list[Job | None]:
+        """The rows of these jobs, to change them; None for whoever is not live."""
+        jobs, at = self.tables.jobs, 0
+        rows: list[Job | None] = []
+        while at < len(job_ids):
+            job = jobs.row(job_ids[at])
+            block = jobs.block_of(job_ids[at]) if job is None else None
+            if block is None:
+                rows.append(job)
+            else:
+                rows += self._own_run(block, block.run(job_ids, at))
+            at = len(rows)
+        return rows
+
+    def _own_run(self, block: Block, ids: list[int]) -> list[Job]:
+        rows = self.take_out(block, block.leave(ids))
+        if block.state == lifecycle.SCHEDULED:
+            timer = self.timers.add(block.run_at_ms, DUE, ids)
+            for row in rows:
+                row.timer = timer
+        return rows
 
     def take_out(self, block: Block, rows: list[Job]) -> list[Job]:
         """These rows just left their block."""

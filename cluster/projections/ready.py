@@ -50,7 +50,7 @@ class Span:
         block, end = self.block, min(below, self.block.end)
         while len(taken) < count and 0 < (first := self.head()) < end:
             until = block.next_gone(first, min(first + count - len(taken), end))
-            taken += block.show(first, until - first)
+            taken += block.show(range(first, until))
             self.at = until
         self.left -= len(taken)
         return taken

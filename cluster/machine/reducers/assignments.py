@@ -61,9 +61,9 @@ def assign_jobs(state: State, command: AssignJobs, effects: Effects) -> Result:
         if job is None:
             block = table.block_of(ids[at])
             if block is not None and block.state in ASSIGN:
-                count = block.run(ids, at)
-                assigned += _start_run(state, worker, block, ids[at], count, watch)
-                at += count
+                run = block.run(ids, at)
+                assigned += _start_run(state, worker, block, run, watch)
+                at += len(run)
                 continue
         if job is not None and job.state in ASSIGN:
             _start(state, worker, job, watch)
@@ -112,13 +112,12 @@ def _start(state: State, worker: WorkerRow, job: Job, watch: _Watch) -> None:
 
 
 def _start_run(
-    state: State, worker: WorkerRow, block: Block, first: int, count: int, watch: _Watch
+    state: State, worker: WorkerRow, block: Block, ids: list[int], watch: _Watch
 ) -> list[Job]:
     """Begin the first attempt of jobs that follow each other in a block."""
-    ids, queue = range(first, first + count), block.kind.queue
+    count, queue = len(ids), block.kind.queue
     timer = watch.timer(block.kind, ids)
-    jobs = block.start(first, count, worker.id, state.now_ms, timer)
-    state.take_out(block, jobs)
+    jobs = state.take_out(block, block.start(ids, worker.id, state.now_ms, timer))
     queue.ready -= count
     queue.running += count
     worker.running.update(dict.fromkeys(ids))

@@ -79,9 +79,8 @@ def _create_one_unique(
 @reduces(CancelJobs)
 def cancel_jobs(state: State, command: CancelJobs, effects: Effects) -> Result:
     codes = []
-    for job_id in command.job_ids:
-        job = state.own(job_id)
-        if job is None:
+    for job_id, job in zip(command.job_ids, state.own_all(command.job_ids), strict=True):
+        if job is None or lifecycle.is_finished(job.state):
             known = 0 < job_id < state.next_job_id
             codes.append(int(Rejected.FINISHED if known else Rejected.UNKNOWN_JOB))
             continue
