@@ -27,6 +27,7 @@ ROWS = {
     "P5": "p5_due",
     "P6": "p6_failover",
     "P7": "p7_memory",
+    "P8": "p8_many_pending",
     "P9": "p9_restart",
     "P10": "p10_idle",
     "P11": "p11_workers",

@@ -52,6 +52,7 @@ class Scale:
     fires_per_s: int
     burst: int  # schedules that are due at the same moment
     variant_jobs: int  # of the rows V, where a batch has 1,000
+    pending: int = 1_000_000  # while something else is measured
 
 
 QUICK = Scale(
@@ -72,6 +73,7 @@ FULL = Scale(
     1_000,
     10_000,
     120_000,
+    5_000_000,
 )
 
 

@@ -94,7 +94,7 @@ class Block(Struct, gc=False):
     def look(self, job_id: int) -> Job:
         """The job as a row. Only to be read: the block does not know it."""
         shown = self.shown.get(job_id) if self.shown is not None else None
-        return shown if shown is not None else self._rows([job_id])[0]
+        return shown if shown is not None else self._rows((job_id,))[0]
 
     def show(self, ids: Sequence[int]) -> list[Job]:
         """The rows that these jobs will leave in, as `leave` gives the same ones."""

@@ -165,6 +165,8 @@ def jobs(state: State, wanted: JobFilter, before_id: int, limit: int) -> list[Jo
     tables = state.tables
     kinds = {id(row): row.jobs for row in tables.specs.values() if wanted.wants(row.spec)}
     states = {s for s, status in lifecycle.STATUS.items() if wanted.status in ("", status)}
+    if all(map(lifecycle.is_finished, states)):
+        return []
     top = min(before_id, state.next_job_id) if before_id else state.next_job_id
     ids: Iterator[int]
     if states == {lifecycle.RUNNING}:
