@@ -26,6 +26,14 @@ async def quick(payload: str, ctx: Context) -> str:
 
 
 @app.task(max_retries=3)
+async def slow_at_first(ctx: Context) -> None:
+    """Outlasts any test, unless it is tried again."""
+    record(f"{ctx.job_id} {ctx.attempt}")
+    if ctx.attempt == 1:
+        await asyncio.sleep(600)
+
+
+@app.task(max_retries=3)
 async def slow(seconds: float, ctx: Context) -> int:
     record(f"{ctx.job_id} {ctx.attempt}")
     await asyncio.sleep(seconds)

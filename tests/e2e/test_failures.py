@@ -49,7 +49,7 @@ async def test_jobs_of_a_killed_worker_run_again_elsewhere(
 ) -> None:
     victim = await cluster.worker("victim", TASKS, slots=4)
     handles: list[Handle[object]] = [await client.submit("slow", 0.3, max_retries=3)]
-    handles += [await client.submit("slow", 3.0, max_retries=3) for _ in range(3)]
+    handles += [await client.submit("slow_at_first", max_retries=3) for _ in range(3)]
 
     async def busy() -> bool:
         return len(await running_on(client, handles, "victim")) >= 3
