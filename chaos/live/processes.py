@@ -97,11 +97,13 @@ class Child:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a node runs: its two addresses, and what must stand before its command."""
+    """Where a node runs: two addresses, what must stand before its command, and the Raft address
+    that the others use, where that is another."""
 
     raft: str
     http: str
     prefix: tuple[str, ...] = ()
+    advertise: str = ""
 
 
 def loopback_places(nodes: int, http_ports: Sequence[int] = ()) -> list[Place]:
@@ -126,6 +128,8 @@ class NodeChild(Child):
         argv = [*place.prefix, sys.executable, str(program)]
         argv += ["--listen", raft, "--http", http]
         argv += ["--data", str(self.data), "--name", f"n{number}", *flags]
+        if place.advertise:
+            argv += ["--advertise", place.advertise]
         if len(peers) > 1:
             argv += ["--peers", ",".join(peers)]
         super().__init__(f"n{number}", argv, folder, env)
@@ -146,7 +150,7 @@ class LocalCluster:
     ) -> None:
         """`places` for nodes that are not on loopback; `program` for nodes that are embedded."""
         places = places or loopback_places(nodes, http_ports)
-        rafts = [place.raft for place in places]
+        rafts = [place.advertise or place.raft for place in places]
         self.folder = folder
         self._env = dict(env or {})
         self.nodes = [

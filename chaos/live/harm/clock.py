@@ -1,0 +1,34 @@
+"""Wall clocks jump, forward and back (see chaos/live/shifted_node.py)."""
+
+from __future__ import annotations
+
+import asyncio
+
+from chaos.live.harm.field import Field
+from chaos.live.processes import NodeChild
+
+HOUR_MS = 3_600_000
+STEPS_MS = (-HOUR_MS, -5_000, -800, 800, 5_000, HOUR_MS)
+
+
+def shift(node: NodeChild, off_ms: int) -> None:
+    """From now on the node's wall clock is off by this much."""
+    fresh = node.data / "clock.new"
+    fresh.write_text(str(off_ms))
+    fresh.replace(node.data / "clock")
+
+
+async def _jump(field: Field, seconds: float, victim: NodeChild) -> None:
+    shift(victim, field.rng.choice(STEPS_MS))
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        shift(victim, 0)
+
+
+async def one(field: Field, seconds: float) -> None:
+    await _jump(field, seconds, field.node)
+
+
+async def leader(field: Field, seconds: float) -> None:
+    await _jump(field, seconds, await field.leader())

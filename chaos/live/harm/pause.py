@@ -1,0 +1,42 @@
+"""SIGSTOP of nodes: they are silent, keep their connections, and wake up in another world."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from chaos.live.harm.field import Field
+from chaos.live.harm.kill import die
+from chaos.live.processes import Child
+
+
+async def sleep(seconds: float, *victims: Child) -> None:
+    for victim in victims:
+        victim.signal(signal.SIGSTOP)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        for victim in victims:
+            victim.signal(signal.SIGCONT)
+
+
+async def one(field: Field, seconds: float) -> None:
+    await sleep(seconds, field.node)
+
+
+async def leader(field: Field, seconds: float) -> None:
+    await sleep(seconds, await field.leader())
+
+
+async def two(field: Field, seconds: float) -> None:
+    await sleep(seconds, *field.rng.sample(field.cluster.nodes, 2))
+
+
+async def and_kill(field: Field, seconds: float) -> None:
+    """The leader sleeps, its successor dies: who wakes up may be needed, or deposed."""
+    old = await field.leader()
+    old.signal(signal.SIGSTOP)
+    try:
+        await die(seconds, await field.cluster.leader(but=old))
+    finally:
+        old.signal(signal.SIGCONT)

@@ -1,0 +1,23 @@
+"""Judges the history of a run: one promise per file, each of which must find a planted fault."""
+
+from __future__ import annotations
+
+from chaos.live.judge import (
+    attempts,
+    cancelled,
+    early,
+    ended,
+    fenced,
+    occurrences,
+    replicas,
+    requests,
+    unique,
+)
+from chaos.live.judge.history import Fault, History
+
+RULES = (ended, requests, attempts, fenced, cancelled, unique, early, occurrences, replicas)
+
+
+def judge(history: History) -> list[Fault]:
+    """Everything that breaks a promise."""
+    return [fault for rule in RULES for fault in rule.judge(history)]

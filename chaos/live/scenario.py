@@ -1,0 +1,59 @@
+"""A scenario is a short file: which cluster, how much load, which faults how often and how long."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from msgspec import Struct, convert, field
+
+FOLDER = Path(__file__).with_name("scenarios")
+
+
+class ClusterPart(Struct, forbid_unknown_fields=True):
+    """`wires`: nodes talk through proxies that can cut; `clocks`: nodes' clocks can be set;
+    `disk_mb`: a file system of that size for each cluster, that can be filled."""
+
+    nodes: int = 3
+    workers: int = 2
+    slots: int = 16
+    wires: bool = False
+    clocks: bool = False
+    disk_mb: int = 0
+
+
+class LoadPart(Struct, forbid_unknown_fields=True):
+    """`think_s`: a client's longest pause between two requests."""
+
+    clients: int = 3
+    registers: int = 2
+    think_s: float = 0.1
+
+
+class FaultPart(Struct, forbid_unknown_fields=True):
+    """`weight` beside the others; `seconds`: shortest and longest."""
+
+    name: str
+    weight: int = 1
+    seconds: tuple[float, float] = (0.1, 1.5)
+
+
+class Scenario(Struct, forbid_unknown_fields=True):
+    about: str
+    faults: list[FaultPart]
+    calm_s: tuple[float, float] = (0.2, 1.0)  # between two faults
+    cluster: ClusterPart = field(default_factory=ClusterPart)
+    load: LoadPart = field(default_factory=LoadPart)
+    name: str = ""
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load(name: str) -> Scenario:
+    """Raises ValueError for a name or a file that is not one."""
+    if name not in names():
+        raise ValueError(f"no scenario {name!r}; there are {', '.join(names())}")
+    told = tomllib.loads((FOLDER / f"{name}.toml").read_text())
+    return convert({**told, "name": name}, Scenario)
