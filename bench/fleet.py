@@ -21,12 +21,14 @@ from typing import Any, cast
 from chaos.sim.clock import SimClock
 from chaos.sim.loop import VirtualLoop
 from cluster.actors.archivist import Archivist
+from cluster.actors.assigned import Assigned
 from cluster.actors.desk import WorkerDesk
 from cluster.actors.detector import Detector
 from cluster.actors.dispatcher import Dispatcher
 from cluster.actors.live import LiveBoard
 from cluster.actors.proposer import Proposer
 from cluster.actors.services import Assignment
+
 from cluster.actors.supervisor import Supervisor
 from cluster.actors.timekeeper import Timekeeper
 from cluster.actors.waiters import Waiters
@@ -115,9 +117,10 @@ class Worker:
         self.is_silent = False
         self._inbox = inbox
 
-    def send_jobs(self, jobs: list[Assignment]) -> None:
-        self.sent_bytes += len(frames.jobs(jobs))
-        self._inbox.append((self, jobs))
+    def send_jobs(self, jobs: Assigned) -> None:
+        rows = jobs.rows()
+        self.sent_bytes += len(frames.jobs(rows))
+        self._inbox.append((self, rows))
 
     def send_cancel(self, attempts: list[tuple[int, int]]) -> None:
         self.sent_bytes += len(frames.cancel(attempts))
