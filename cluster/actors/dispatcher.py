@@ -20,7 +20,7 @@ from cluster.actors.session import Session
 from cluster.machine import lifecycle
 from cluster.machine.commands import AssignJobs
 from cluster.machine.effects import Effects
-from cluster.machine.results import Settled
+from cluster.machine.results import Result, Settled
 from cluster.machine.tables import Block, Job
 from cluster.projections.ready import ReadyQueues
 from cluster.raft_state import RaftState
@@ -47,7 +47,7 @@ class Dispatcher(Actor):
         self._ready = ready
         self._active = False
         self._lost_track = False  # jobs were taken and nobody knows whether they were assigned
-        self._assigning: set[asyncio.Task[None]] = set()
+        self._assigning: set[object] = set()  # assignments without an answer, and what follows
         self._held_back = False  # so many assignments were in flight that a round ended early
         self.assigned_total = 0
         raft.on_effects(self._on_effects)
@@ -94,8 +94,11 @@ class Dispatcher(Actor):
             shares = share_out(self._desk.capacity, self._ready, ASSIGN_JOBS_MAX, SHARES_MAX)
             if not shares:
                 return
+            is_taken = True
             for share in shares:
-                self._spawn(self._assign(*share))
+                is_taken = self._assign(*share) and is_taken
+            if not is_taken:
+                return  # it is tried again soon
             if len(shares) == SHARES_MAX:
                 await asyncio.sleep(0)
         self._held_back = True
@@ -105,29 +108,42 @@ class Dispatcher(Actor):
         self._assigning.add(task)
         task.add_done_callback(self._assigned)
 
-    def _assigned(self, task: asyncio.Task[None]) -> None:
-        self._assigning.discard(task)
+    def _assigned(self, work: object) -> None:
+        self._assigning.discard(work)
         if self._held_back and len(self._assigning) <= ASSIGNING_MAX // 2:
             self._held_back = False
             self.wake()
 
     # -- assigning -------------------------------------------------------------------------------
 
-    async def _assign(self, session: Session, jobs: list[Job]) -> None:
+    def _assign(self, session: Session, jobs: list[Job]) -> bool:
+        """False when it could not even be proposed."""
+        giving = _Giving(self, session, jobs)
+        command = AssignJobs(session.worker_id, [job.id for job in jobs])
         try:
-            result = await self._proposer.propose(
-                AssignJobs(session.worker_id, [job.id for job in jobs])
-            )
-        except OutcomeUnknown:
-            await self._find_out(session, jobs)
-        except (NotLeader, Overloaded):
-            # Refused does not mean deposed: a leader that has too much to do says so, too.
-            self._take_back(session, jobs)
+            self._proposer.propose_together([(command, giving)])
+        except (NotLeader, Overloaded) as error:
+            self.missed(giving, error)
+            return False
+        self._assigning.add(giving)
+        return True
+
+    def given(self, giving: _Giving, result: Result) -> None:
+        """The answer to an assignment."""
+        if isinstance(result, Settled):
+            self.deliver(giving.session, giving.jobs, len(giving.jobs))
         else:
-            if isinstance(result, Settled):
-                self.deliver(session, jobs, len(jobs))
-            else:
-                self._take_back(session, jobs)
+            self._take_back(giving.session, giving.jobs)
+        self._assigned(giving)
+
+    def missed(self, giving: _Giving, error: Exception) -> None:
+        """There is no answer. Refused does not mean deposed: a leader that has too much to do says
+        so, too."""
+        if isinstance(error, OutcomeUnknown):
+            self._spawn(self._find_out(giving.session, giving.jobs))
+        else:
+            self._take_back(giving.session, giving.jobs)
+        self._assigned(giving)
 
     def _take_back(self, session: Session, jobs: list[Job]) -> None:
         """Nothing was assigned: the jobs go to the front again, for whoever can take them."""
@@ -190,6 +206,30 @@ class Dispatcher(Actor):
                 return
             except (NotLeader, OutcomeUnknown, Overloaded):
                 await asyncio.sleep(RETRY_S)
+
+
+class _Giving:
+    """Waits for the answer to one assignment: a task and a future for each would cost more than the
+    assignment."""
+
+    __slots__ = ("_dispatcher", "jobs", "session")
+
+    def __init__(self, dispatcher: Dispatcher, session: Session, jobs: list[Job]) -> None:
+        self._dispatcher = dispatcher
+        self.session = session
+        self.jobs = jobs
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, result: Result) -> None:
+        self._dispatcher.given(self, result)
+
+    def set_exception(self, error: Exception) -> None:
+        self._dispatcher.missed(self, error)
+
+    def exception(self) -> None:
+        """Seen to above."""
 
 
 def _any_ready(entries: Iterable[Job | Block]) -> bool:

@@ -7,8 +7,17 @@ import asyncio
 from actor_rig import SPEC, FakeSink, Rig, virtual
 
 from cluster.actors.dispatcher import ASSIGN_JOBS_MAX
+from cluster.actors.services import Overloaded
 from cluster.machine import lifecycle
-from cluster.machine.commands import CancelJobs, DrainWorker, JobGroup, RemoveWorker, SubmitJobs
+from cluster.machine.commands import (
+    AssignJobs,
+    CancelJobs,
+    DrainWorker,
+    JobGroup,
+    RemoveWorker,
+    SubmitJobs,
+    decode_batch,
+)
 from cluster.machine.model import JobSpec, WorkerSpec
 
 
@@ -123,20 +132,21 @@ async def test_jobs_of_a_worker_that_left_meanwhile_go_to_another_without_an_eve
 @virtual
 async def test_a_job_cancelled_in_the_entry_that_assigns_it_is_not_sent() -> None:
     rig = await leading()
-    worker_id, sink = await rig.worker(2)
+    worker_id, sink = await rig.worker(0)
+    first = await rig.submit(2)
     rig.log.held = True
-    submitting = asyncio.ensure_future(rig.submit(2))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    rig.log.commit()
-    first = await submitting
-    await asyncio.sleep(0)
+    for _ in range(2):  # so many entries are in flight that what follows shares the next one
+        rig.proposer.propose(DrainWorker(99))
+        await asyncio.sleep(0.01)
+    rig.desk.grant(worker_id, 2)
+    await asyncio.sleep(0.01)
     rig.proposer.propose(CancelJobs([first]))
-    for _ in range(5):
-        await asyncio.sleep(0)
-    rig.log.commit(5)
+    await asyncio.sleep(0.01)
     rig.log.release()
     await asyncio.sleep(0.1)
+    assert [AssignJobs(worker_id, [first, first + 1]), CancelJobs([first])] in [
+        decode_batch(entry).commands for entry in rig.log.entries
+    ]
     assert sink.ids() == [first + 1]
     assert rig.credit(worker_id) == 1
 
@@ -246,3 +256,23 @@ async def test_an_attempts_time_ends_with_the_jobs_deadline() -> None:
     assert (first, second) == (5_000, 5_000)
     assert third == fourth
     assert 49_800 < third <= 50_000
+
+
+@virtual
+async def test_a_queue_that_takes_nothing_more_ends_the_round() -> None:
+    rig = await leading()
+    worker_id, sink = await rig.worker(0)
+    job_id = await rig.submit(1)
+    refusals = []
+
+    def refuse(parts: object) -> None:
+        refusals.append(parts)
+        raise Overloaded("full")
+
+    rig.proposer.propose_together = refuse  # type: ignore[method-assign]
+    rig.desk.grant(worker_id, 3)
+    await asyncio.sleep(0.005)
+    assert (len(refusals), rig.credit(worker_id)) == (1, 3)
+    del rig.proposer.propose_together  # type: ignore[method-assign]
+    await asyncio.sleep(0.1)
+    assert (sink.ids(), rig.credit(worker_id)) == ([job_id], 2)
