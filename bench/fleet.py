@@ -28,7 +28,6 @@ from cluster.actors.dispatcher import Dispatcher
 from cluster.actors.live import LiveBoard
 from cluster.actors.proposer import Proposer
 from cluster.actors.services import Assignment
-
 from cluster.actors.supervisor import Supervisor
 from cluster.actors.timekeeper import Timekeeper
 from cluster.actors.waiters import Waiters
