@@ -192,7 +192,7 @@ class Core:
         self._disk_moved = now()
         self.outbox.release()
         if self.engine.is_leader():  # the commit index may follow
-            self.replicator.own_disk_caught_up()
+            self.replicator.count_disks()
             self._wake()
 
     def fail(self, reason: str) -> None:

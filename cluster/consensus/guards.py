@@ -32,7 +32,7 @@ GUARDS = {
     "a7_own_term": "no change of members before an entry of the leader's term is committed",
     "a7_catch_up": "a new member votes only when it has caught up",
     "a7_folder": "a member that comes back with another data folder is refused",
-    "a9_own_disk": "a leader counts itself only up to what its own disk holds",
+    "a9_own_disk": "the leader counts only with what its own disk holds, as all others do",
     "a10_read_index": "a linearizable read waits until a majority has confirmed the leader",
     "a11_callbacks_outside": "callbacks of proposals are called between two steps of the engine",
     "aba_durable": "a write of a removed entry does not make its successor durable",

@@ -2,7 +2,7 @@
 
 Replaces the library's sender, which rewinds on every ack (A3), resends without bound and encodes
 each batch once per follower. An ack is believed only if it is of this term (A4), and the engine
-hears of it only up to what the leader's own disk holds (A9).
+hears of it only up to what a majority of disks holds (A9).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ BATCH_BYTES = 1 << 20
 BATCH_ENTRIES = 1024
 WINDOW_BYTES = 32 << 20
 WINDOW_MESSAGES = 128
+OWN_LAG_ENTRIES_MAX = 100  # what the leader's disk lacks is held in memory
 
 
 @dataclass
@@ -247,19 +248,35 @@ class Replicator:
         before = engine.next_index(peer)
         counted = index
         if self._guards.on("a9_own_disk"):
-            counted = min(index, journal.durable_index)
+            counted = min(index, self._countable())
         self._deliver(peer, counted + 1, reset=False, success=True)
         if self._guards.on("a3_no_rewind"):
             engine.set_next_index(peer, max(before, index + 1))
+        self.count_disks()
 
-    def own_disk_caught_up(self) -> None:
-        """Acks that were ahead of the leader's own disk count now."""
+    def count_disks(self) -> None:
+        """Acks that were ahead of a majority of disks may count now."""
         if not self._engine.is_leader():
             return
+        countable = self._countable()
         for peer, progress in self._progress.items():
-            counted = min(progress.acked, self._journal.durable_index)
+            counted = min(progress.acked, countable)
             if counted > self._engine.match_index(peer):
                 self._engine.set_match_index(peer, counted)
+
+    def _countable(self) -> int:
+        """The engine takes the leader for one that always holds everything. So it hears of acks
+        only up to what a majority of disks holds, whichever they are: a slow disk of the leader
+        holds up nothing that enough others have, until it is far behind."""
+        return min(self._on_most_disks(), self._journal.durable_index + OWN_LAG_ENTRIES_MAX)
+
+    def _on_most_disks(self) -> int:
+        """The last entry that the disks of a majority hold."""
+        held = [self.acked(peer) for peer in self._roster.voters]
+        if self._roster.is_voter:
+            held.append(self._journal.durable_index)
+        held.sort(reverse=True)
+        return held[self._roster.quorum - 1]
 
     def others_are_ahead(self) -> bool:
         """A quorum without this leader has on disk what its own disk still lacks."""

@@ -14,6 +14,7 @@ from consensus_net import CLUSTER, Net
 
 from cluster.consensus import Outcome, Role
 from cluster.consensus.members import first_members
+from cluster.consensus.replicator import OWN_LAG_ENTRIES_MAX
 from cluster.consensus.snapfile import write_content
 from cluster.consensus.wire import (
     AppendReply,
@@ -256,6 +257,46 @@ def test_a9_an_acknowledged_write_is_on_a_majority_of_disks(make: MakeNet, guard
         net.flow()
         assert net.holders(3, 1) == {"a", "b"}
         assert a.outcomes == {b"x": Outcome.APPLIED}
+
+
+def test_a9_the_disks_of_any_majority_are_enough(make: MakeNet) -> None:
+    """What the others hold is committed while the leader's disk is slow, and survives its end."""
+    net = make(5)
+    a = net.elect("a")
+    a.disk.held = True
+    for letter in "de":
+        net.hold(f"a{letter}")
+    a.propose(b"two of five")
+    net.flow()
+    index = a.journal.last_index
+    assert net.holders(index, 1) == {"b", "c"}
+    assert a.outcomes == {}
+    a.disk.held = False
+    net.flow()
+    assert a.outcomes == {b"two of five": Outcome.APPLIED}
+    a.disk.held = True
+    for letter in "de":
+        net.release(f"a{letter}")
+    a.propose(b"four of five")
+    net.flow()
+    assert net.holders(index + 1, 1) == {"b", "c", "d", "e"}
+    assert a.outcomes[b"four of five"] is Outcome.APPLIED
+
+
+def test_a9_a_leader_whose_disk_is_far_behind_waits_for_it(make: MakeNet) -> None:
+    net = make(3)
+    a = net.elect("a")
+    before = a.journal.last_index
+    a.disk.held = True
+    for number in range(OWN_LAG_ENTRIES_MAX + 5):
+        a.propose(b"%d" % number)
+    net.flow()
+    assert net.holders(a.journal.last_index, 1) == {"b", "c"}
+    assert len(a.outcomes) == OWN_LAG_ENTRIES_MAX
+    assert a.commit == before + OWN_LAG_ENTRIES_MAX
+    a.disk.held = False
+    net.flow()
+    assert len(a.outcomes) == OWN_LAG_ENTRIES_MAX + 5
 
 
 @guarded_or_not
