@@ -49,6 +49,7 @@ from cluster.consensus import (
     check_tls,
 )
 from cluster.history import History
+from cluster.ingest.gate import Gate, IngestError
 from cluster.policy.timing import RELEASES
 from cluster.projections.metrics import Metrics
 from cluster.projections.ready import ReadyQueues
@@ -102,6 +103,7 @@ class Node:
         )
         self._runner: web.AppRunner | None = None
         self._door: Door | None = None
+        self._gate: Gate | None = None
         self._stopping: set[asyncio.Task[None]] = set()
         self._started = False
 
@@ -225,6 +227,8 @@ class Node:
             "actor_restarts": self.leader_duties.restarts_total,
             "listener_errors": raft.listener_errors_total,
         }
+        if self._gate is not None:
+            gauges |= self._gate.gauges()
         for source, values in (
             ("raft", raft.consensus.status()),
             ("history", self.history.stats()),
@@ -308,7 +312,13 @@ class Node:
         assert self._runner.server is not None
         self._door = Door(self.services, self._runner.server)
         try:
-            await self._door.open(host, port)
+            if self.settings.ingest:
+                self._gate = Gate(self.services, self._door, self.settings.ingest)
+                await self._gate.start()
+            else:
+                await self._door.open(host, port)
+        except IngestError as error:
+            raise NodeStartError(str(error)) from error
         except OSError as error:
             raise NodeStartError(
                 f"cannot listen on http {self.settings.http}: {error.strerror}; "
@@ -351,6 +361,8 @@ class Node:
         """Both servers have the same time to answer what is under way."""
         if self._runner is None:
             return
+        if self._gate is not None:
+            await self._gate.stop(self.settings.drain_seconds)
         cleanup = [self._runner.cleanup()]
         if self._door is not None:
             cleanup.insert(0, self._door.close(self.settings.drain_seconds))

@@ -8,14 +8,17 @@ row share a group. Each gets its own id, for ids of a command follow one another
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec.structs import replace
 
-from cluster.actors.express import Express
-from cluster.actors.proposer import Part, Proposer
 from cluster.actors.services import NotLeader, Overloaded
 from cluster.machine.commands import JobGroup, SubmitJobs
 from cluster.machine.results import Rejected, Result, Submitted
+
+if TYPE_CHECKING:
+    from cluster.actors.express import Express
+    from cluster.actors.proposer import LateCommands, Part, Proposer
 
 GATHERED_JOBS_MAX = 500
 GATHERED_BYTES_MAX = 256 << 10
@@ -29,12 +32,17 @@ def may_gather(group: JobGroup) -> bool:
     return group.unique_keys is None and len(group.payloads) <= FEW_JOBS
 
 
-class Submissions:
-    """All submissions on their way to the proposer."""
+class TakesLate(Protocol):
+    """The proposer, or what stands for it in another process."""
 
-    def __init__(self, proposer: Proposer, express: Express) -> None:
-        self._proposer = proposer
-        self._express = express
+    def propose_late(self, late: LateCommands, /) -> None: ...
+
+
+class Gathering:
+    """Lone submissions on their way to whoever proposes them."""
+
+    def __init__(self, late_proposer: TakesLate) -> None:
+        self._late_proposer = late_proposer
         self._open: _Gathered | None = None
         self.waiting_bytes = 0
 
@@ -46,9 +54,22 @@ class Submissions:
             if self.waiting_bytes >= WAITING_BYTES_MAX:
                 raise Overloaded("too many submissions wait")
             gathered = _Gathered(self)
-            self._proposer.propose_late(gathered)
+            self._late_proposer.propose_late(gathered)
             self._open = gathered
         return gathered.add(group)
+
+    def assignments(self, groups: list[JobGroup]) -> list[Part]:
+        """What shall follow the command that creates these jobs."""
+        return []
+
+
+class Submissions(Gathering):
+    """All submissions on their way to the proposer."""
+
+    def __init__(self, proposer: Proposer, express: Express) -> None:
+        super().__init__(proposer)
+        self._proposer = proposer
+        self._express = express
 
     def submit_alone(self, command: SubmitJobs) -> asyncio.Future[Result]:
         """A command of its own. Raises as `Proposer.propose`, so does the future."""
@@ -66,7 +87,6 @@ class Submissions:
         return future
 
     def assignments(self, groups: list[JobGroup]) -> list[Part]:
-        """What shall follow the command that creates these jobs."""
         return self._express.parts(groups)
 
 
@@ -75,7 +95,7 @@ class _Gathered:
 
     __slots__ = ("_bytes", "_groups", "_home", "_jobs", "_waiting", "is_closed")
 
-    def __init__(self, home: Submissions) -> None:
+    def __init__(self, home: Gathering) -> None:
         self._home = home
         self._groups: list[JobGroup] = []
         self._waiting: list[tuple[asyncio.Future[Submitted | Rejected], int, int]] = []

@@ -37,11 +37,11 @@ from cluster.api import (
 )
 from cluster.api.errors import ProblemError, problem_of
 from cluster.api.forwarding import FORWARDED_BY, Forwarding, session_context
+from cluster.api.plain import INDEX_HEADER, LEADER_HEADER
 from cluster.api.routing import SERVICES, Endpoint, Served
 
 log = logging.getLogger("quorate.api")
 
-LEADER_HEADER, INDEX_HEADER = "X-Quorate-Leader", "X-Quorate-Index"
 SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 
 # Fixed paths before those with a parameter in the same place: the first match wins.

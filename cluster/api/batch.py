@@ -7,7 +7,6 @@ that each bad job gets its own error and the good ones are accepted all the same
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -147,7 +146,19 @@ async def submit_batch(call: Call[None, Query]) -> web.Response:
     if result.replayed and len(ids_of(result)) != len(grouped.accepted):
         grouped = _as_first_time(call, result)
     minimal = "return=minimal" in request.headers.get("Prefer", "")
+    if not grouped.errors and result.ids is None:
+        headers, body = accepted(result, minimal)
+        return respond(body, 201, headers)
     return _answer(grouped, result, len(items), pointer, minimal)
+
+
+def accepted(result: Submitted, minimal: bool) -> tuple[dict[str, str], bytes]:
+    """Headers and body of the answer when every job was accepted."""
+    headers = dict(REPLAYED) if result.replayed else {}
+    if not minimal:
+        return headers, _all_ids(result)
+    headers["Preference-Applied"] = "return=minimal"
+    return headers, encode_json(_minimal(result, []))
 
 
 def _refuse_overflow(services: Services, grouped: Grouped) -> list[ProblemError]:
@@ -207,10 +218,7 @@ def _answer(
     if minimal and result.ids is None:
         headers["Preference-Applied"] = "return=minimal"
         return respond(_minimal(result, errors), status, headers)
-    if errors or result.ids is not None:
-        body: Any = BatchAnswer(_ids(grouped.accepted, result, count), errors)
-    else:
-        body = _all_ids(result)
+    body = BatchAnswer(_ids(grouped.accepted, result, count), errors)
     return respond(body, status, headers or None)
 
 

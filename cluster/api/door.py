@@ -9,26 +9,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import Callable
 from functools import partial
-from http import HTTPStatus
+from typing import cast
 
 from aiohttp import web
 
 from cluster.actors.services import NotLeader, Services
-from cluster.api.app import INDEX_HEADER, LEADER_HEADER
 from cluster.api.codec import encode_json
 from cluster.api.errors import ProblemError, problem_of, refusal
 from cluster.api.jobs import submit_plain
 from cluster.api.lane import Lane
 from cluster.api.lookup import answer_of, plain_answer
+from cluster.api.plain import BACKLOG, Head, signature
 from cluster.api.plain import answer as plain
 from cluster.machine.results import Rejected, Submitted
 
 log = logging.getLogger("quorate.api")
 
-PATH = "/v1/jobs"
-BACKLOG = 1_024
+LONE, BATCH = "/v1/jobs", "/v1/jobs/batch"
 
 Reply = Callable[[bytes | None], None]
 Outcome = Submitted | Rejected
@@ -36,6 +36,8 @@ Outcome = Submitted | Rejected
 
 class Door:
     """Listens, and gives every connection a lane; `server` gets those that ask for more."""
+
+    body_bytes_max = 64 << 10  # larger ones are read better piece by piece
 
     def __init__(self, services: Services, server: web.Server) -> None:
         self._services = services
@@ -65,6 +67,12 @@ class Door:
                 while self._lanes:  # noqa: ASYNC110  (once in a node's life)
                     await asyncio.sleep(0.01)
 
+    async def adopt(self, connection: socket.socket, received: bytes) -> None:
+        """Serve a connection of which somebody else has read the beginning."""
+        connection.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(lambda: _Adopted(self, received), connection)
+
     # -- what a lane asks ------------------------------------------------------------------------
 
     def pass_on(self, transport: asyncio.Transport, received: bytes) -> None:
@@ -73,7 +81,9 @@ class Door:
         protocol.connection_made(transport)
         protocol.data_received(received)
 
-    def take(self, body: bytes, reply: Reply) -> bool:
+    def take(self, head: Head, body: bytes, reply: Reply) -> bool:
+        if head.path != LONE or head.key:
+            return False  # the framework is a small part of what these cost
         try:
             future = submit_plain(self._services, body)
         except Exception:
@@ -114,26 +124,30 @@ class Door:
             reply(self._failed(error))
 
     def _render(self, job_id: int, body: bytes) -> bytes:
-        location = b"Content-Type: application/json\r\nLocation: /v1/jobs/%d\r\n" % job_id
-        return plain(b"201 Created", location + self._signature(), body)
+        headers = {"Content-Type": "application/json", "Location": f"{LONE}/{job_id}"}
+        return plain(201, headers, self._signature(), body)
 
     def _failed(self, error: BaseException) -> bytes:
         problem = problem_of(error)
         if problem is None:
-            log.error("POST %s failed", PATH, exc_info=error)
+            log.error("POST %s failed", LONE, exc_info=error)
             problem = ProblemError("internal", "the node failed to answer; see its log")
         return self._problem(problem)
 
     def _problem(self, problem: ProblemError) -> bytes:
-        status, headers, body = problem.parts(PATH)
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        phrase = f"{status} {HTTPStatus(status).phrase}"
-        return plain(phrase.encode(), lines.encode() + self._signature(), body)
+        status, headers, body = problem.parts(LONE)
+        return plain(status, headers, self._signature(), body)
 
     def _signature(self) -> bytes:
-        raft = self._services.raft
-        index = b"%b: %d\r\n" % (INDEX_HEADER.encode(), raft.applied_index)
-        leader = raft.leader_http
-        if leader is None:
-            return index
-        return index + b"%b: %b\r\n" % (LEADER_HEADER.encode(), leader.encode())
+        return signature(self._services.raft.applied_index, self._services.raft.leader_http)
+
+
+class _Adopted(asyncio.Protocol):
+    """Gives the ordinary server what was read already, before anything else is read."""
+
+    def __init__(self, door: Door, received: bytes) -> None:
+        self._door = door
+        self._received = received
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._door.pass_on(cast(asyncio.Transport, transport), self._received)

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from msgspec import UNSET, Raw, UnsetType
 
-from cluster.api.codec import encode_json
+from cluster.api.codec import BodyDecoder, encode_json
 from cluster.api.errors import ProblemError
 from cluster.api.models import JobRequest, RetryRequest
 from cluster.api.schedule_models import ScheduleRequest
@@ -32,6 +32,7 @@ ON_CONFLICT = {
     "reject": ON_CONFLICT_REJECT,
     "replace": ON_CONFLICT_REPLACE,
 }
+decode_job = BodyDecoder(JobRequest, optional=False).decode
 DEFAULT_RETRY = RetrySpec()
 NULL_PAYLOAD = b"null"
 
@@ -168,6 +169,15 @@ def group_of(request: JobRequest, now_ms: int, settings: Settings) -> JobGroup:
         ON_CONFLICT[request.on_conflict],
         _unique_ttl_ms(request, settings),
     )
+
+
+def group_alone(request: JobRequest, now_ms: int, settings: Settings) -> JobGroup:
+    """The group of one job. Raises ProblemError."""
+    group = group_of(request, now_ms, settings)
+    group.payloads.append(definition_payload(request, settings))
+    if group.unique_keys is not None and request.unique_key is not None:
+        group.unique_keys.append(request.unique_key)
+    return group
 
 
 def _unique_ttl_ms(request: JobRequest, settings: Settings) -> int:

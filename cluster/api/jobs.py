@@ -17,13 +17,12 @@ from cluster.api.answers import (
     ResultAnswer,
     Timeline,
 )
-from cluster.api.codec import BodyDecoder
 from cluster.api.errors import ProblemError, refusal
 from cluster.api.intake import (
     check_label,
     check_payload_size,
-    definition_payload,
-    group_of,
+    decode_job,
+    group_alone,
     ms,
     payload_of,
     priority_of,
@@ -62,7 +61,6 @@ from cluster.machine.views import JobFilter, JobView
 routes = Routes("jobs")
 
 # What a repetition may run into although the first request was accepted.
-decode_job = BodyDecoder(JobRequest, optional=False)
 TIME_DEPENDENT = frozenset({"validation", "queue_full"})
 
 
@@ -93,10 +91,7 @@ async def submit_job(call: Call[JobRequest, Query]) -> web.StreamResponse:
 
 def lone_group(services: Services, request: JobRequest) -> JobGroup:
     """The group of one job, for which there is room. Raises ProblemError."""
-    group = group_of(request, services.clock.now_ms(), services.settings)
-    group.payloads.append(definition_payload(request, services.settings))
-    if group.unique_keys is not None and request.unique_key is not None:
-        group.unique_keys.append(request.unique_key)
+    group = group_alone(request, services.clock.now_ms(), services.settings)
     require_room(services, group.spec.queue, 1)
     return group
 
@@ -104,7 +99,7 @@ def lone_group(services: Services, request: JobRequest) -> JobGroup:
 def submit_plain(services: Services, raw: bytes) -> asyncio.Future[Submitted | Rejected] | None:
     """As `submit_job`, as far as it goes without a key and without waiting; None when the request
     wants more. Raises what the edge knows how to refuse, and then nothing was done."""
-    request = decode_job.decode(raw, None)
+    request = decode_job(raw, None)
     if request.schedule is not None or request.unique_key is not None:
         return None
     return services.submissions.submit(lone_group(services, request))

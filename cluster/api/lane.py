@@ -1,7 +1,7 @@
-"""The fast lane: a connection that submits one job per request, without a framework in between.
+"""The fast lane: a connection that does nothing but submit jobs, without a framework in between.
 
 Most of what a lone `POST /v1/jobs` costs is HTTP machinery that it does not use. A lane reads plain
-requests for it by itself and answers them; with the first byte of anything else (another path, a
+submissions by itself and answers them; with the first byte of anything else (another path, a
 header that means something, a body that is refused, a node that does not lead) the connection is
 handed over to the ordinary server, together with what has arrived, as if nothing had been there.
 So there is one place that knows how requests are refused, and it is not this one.
@@ -10,23 +10,18 @@ So there is one place that knows how requests are refused, and it is not this on
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from cluster.api.plain import HEAD_BYTES_MAX, HEAD_END, plain_length
-
-log = logging.getLogger("quorate.api.lane")
-
-BODY_BYTES_MAX = 64 << 10  # larger ones are read better piece by piece
-REQUEST_LINE = b"POST /v1/jobs HTTP/1.1\r\n"
-IDLE_S = 3_600.0
+from cluster.api.plain import HEAD_BYTES_MAX, HEAD_END, Head, plain_head
 
 
 class Counter(Protocol):
     """What stands behind a lane."""
 
-    def take(self, body: bytes, answer: Callable[[bytes | None], None]) -> bool:
+    body_bytes_max: int  # larger ones are passed on at once
+
+    def take(self, head: Head, body: bytes, answer: Callable[[bytes | None], None]) -> bool:
         """Begin to submit; False when this must be judged elsewhere. `answer` gets the whole answer
         later, or None when nothing was done and somebody else must do it."""
 
@@ -60,7 +55,7 @@ class Lane(asyncio.Protocol):
         self._received = self._received + data if self._received else data
         if not self._length and not self._is_choked:
             self._next()
-        elif len(self._received) > BODY_BYTES_MAX and self._transport is not None:
+        elif len(self._received) > self._counter.body_bytes_max and self._transport is not None:
             self._transport.pause_reading()  # more requests than answers
 
     def pause_writing(self) -> None:
@@ -77,16 +72,16 @@ class Lane(asyncio.Protocol):
         """Begin with the request at the head of what has arrived, or wait for the rest of it."""
         received = self._received
         end = received.find(HEAD_END, 0, HEAD_BYTES_MAX)
-        length = plain_length(received[:end]) if end > 0 else None
-        if length is None or length > BODY_BYTES_MAX or not received.startswith(REQUEST_LINE):
+        head = plain_head(received[:end]) if end > 0 else None
+        if head is None or head.length > self._counter.body_bytes_max:
             self._hand_over()
             return
         start = end + len(HEAD_END)
-        stop = start + length
+        stop = start + head.length
         if len(received) < stop:
             return
         self._length = stop
-        if not self._counter.take(received[start:stop], self._answer):
+        if not self._counter.take(head, received[start:stop], self._answer):
             self._length = 0
             self._hand_over()
 

@@ -46,10 +46,13 @@ def request_key(request: web.Request, raw: bytes, services: Services) -> Request
         raise ProblemError(
             "validation", f"Idempotency-Key takes 1 to {KEY_CHARACTERS_MAX} printable characters"
         )
-    # The place is part of the fingerprint: the same body elsewhere is another request.
-    place = f"{request.method} {request.path} ".encode()
-    fingerprint = zlib.crc32(raw, zlib.crc32(place))
+    fingerprint = fingerprint_of(f"{request.method} {request.path}", raw)
     return RequestKey(key, fingerprint, _ttl_ms(request, services))
+
+
+def fingerprint_of(place: str, raw: bytes) -> int:
+    """What a key stands for; the same body in another place is another request."""
+    return zlib.crc32(raw, zlib.crc32(f"{place} ".encode()))
 
 
 def _ttl_ms(request: web.Request, services: Services) -> int:

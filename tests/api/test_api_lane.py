@@ -13,7 +13,7 @@ from aiohttp import web
 from api_fakes import FakeNode, until
 
 from cluster.api.door import Door
-from cluster.api.plain import plain_length
+from cluster.api.plain import plain_head
 from cluster.consensus import Outcome
 
 JOB = b'{"name":"t","payload":{"to":"a"}}'
@@ -242,7 +242,18 @@ HOST = b"POST /v1/jobs HTTP/1.1\r\nHost: h\r\n"
         (HOST + b"Content-Length: 7\r\nTransfer-Encoding: chunked", None),
         (HOST + b"Content-Length: 7\r\nExpect: 100-continue", None),
         (HOST + b"Content-Length: 7\r\nX-Forwarded-By: n1", None),
+        (b"POST /v1/jobs/1 HTTP/1.1\r\nHost: h\r\nContent-Length: 7", None),
+        (b"POST /v1/jobs HTTP/1.0\r\nHost: h\r\nContent-Length: 7", None),
     ],
 )
 def test_only_heads_without_any_doubt_are_plain(head: bytes, length: int | None) -> None:
-    assert plain_length(head) == length
+    plain = plain_head(head)
+    assert (plain.length if plain else None) == length
+
+
+def test_a_plain_head_says_what_a_submission_may_say() -> None:
+    head = b"POST /v1/jobs/batch HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n"
+    plain = plain_head(head + b"Idempotency-Key: a b \r\nPrefer: return=minimal")
+    assert plain == ("/v1/jobs/batch", 0, "a b", True)
+    assert plain_head(head + b"Idempotency-Key:") is None
+    assert plain_head(head + b"Prefer: wait") is None
