@@ -37,6 +37,7 @@ ROWS = {
     "F4": "f4_transfer",
     "S1": "s1_schedules",
     "L": "l_loaded",
+    "M": "m_ingest",
     "V": "v_variants",
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")

@@ -74,6 +74,7 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(key: str, tmp_path: Path)
         "election_min_ms": 310,
         "election_max_ms": 610,
         "request_max_bytes": 1 << 20,
+        "ingest": 2,
     }
     value = samples.get(key, 4.5 if key.endswith("_seconds") else 4321)
     text = ",".join(value) if isinstance(value, list) else str(value)
