@@ -61,11 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     advertise_http: Annotated[
         str, _help("host:port under which clients reach the API; default: http")
     ] = ""
-    ingest: Annotated[
-        int,
-        Meta(ge=0, le=64),
-        _help("processes that take submissions off the node's own loop; 0: none"),
-    ] = 0
+    ingest: Annotated[int, Meta(ge=0, le=64), _help("processes that take submissions in")] = 0
     data: Annotated[Path, _help("folder of journal, snapshots and history")] = Path("data")
     cluster_secret: Annotated[
         str | None, _help("shared by all nodes; better in the environment than in a flag")
