@@ -70,6 +70,7 @@ TARGETS = {
     "P5": Target((Bound("p99", 25),), ("p50", "max")),
     "P6": Target((Bound("p50", 300), Bound("max", 1_000))),
     "P7": Target((Bound("most", 300),)),
+    "P8": Target((Bound("worst ratio", 1.3),)),
     "P9": Target((Bound("ready after", 5),)),
     "P10": Target((Bound("leader", 2),)),
     "P11": Target((Bound("load", 1),)),

@@ -30,16 +30,16 @@ def exactly(measured: float) -> Budget:
 
 # Per 1,000 jobs in one batch.
 COUNTS = {
-    "entries": exactly(3),  # submit, assign, complete
+    "entries": exactly(2),  # submitted and assigned, completed
     "commands": exactly(3),
-    "entries sent": exactly(3),  # to each follower: once, whatever the acknowledgements do
-    "fsyncs": exactly(3),  # one per entry while nobody else submits
-    "fsyncs of followers": exactly(3),
-    "frames to followers": about(6, 0.5),  # entries, commit index, a heartbeat now and then
+    "entries sent": exactly(2),  # to each follower: once, whatever the acknowledgements do
+    "fsyncs": exactly(2),  # one per entry while nobody else submits
+    "fsyncs of followers": exactly(2),
+    "frames to followers": about(4, 0.5),  # entries, commit index, a heartbeat now and then
     "frames to the worker": exactly(2),  # the jobs, an acknowledgement
     "frames of the worker": exactly(1),  # results and credit
-    "bytes to followers": about(109_300, 0.1),
-    "journal bytes": about(109_251, 0.1),
+    "bytes to followers": about(105_900, 0.1),
+    "journal bytes": about(105_900, 0.1),
     "bytes to the worker": about(106_000, 0.1),
     "bytes of the worker": about(4_050, 0.1),
     "history bytes": about(59_800),  # payloads of random digits
@@ -64,19 +64,19 @@ STEPS = {
     "disk: journal, entry of 200 B, one write for 100": about(106.6),
     "disk: journal, entry of 200 B, each written": about(316.5),
     "disk: journal, entry of 102 kB, each written": about(316.5),
-    "disk: history, 1,000 finished jobs at a time": about(112.5),
+    "disk: history, 1,000 finished jobs at a time": about(105.5),
     "wire: append with an entry of 200 B, encoded": about(201.1),
     "wire: append with an entry of 200 B, decoded": about(304.2),
     "wire: append with an entry of 102 kB, encoded": about(201.1),
     "wire: append with an entry of 102 kB, decoded": about(304.2),
     "wire: acknowledgement, encoded and decoded": about(299.2),
-    "leader: submit, proposed and applied, 1,000 at a time": about(8.5),
-    "leader: assign: chosen, proposed, applied, framed": about(231.4),
-    "leader: complete, proposed and applied, 1,000 at a time": about(156.9),
-    "leader: submit and assign, 10 at a time": about(1039.0),
-    "leader: submit and assign, one at a time": about(6970.2),
-    "worker: run a no-op, 1,000 at a time": about(393.1),
-    "worker: run a no-op, one at a time": about(1551.0),
+    "leader: submit, proposed and applied, 1,000 at a time": about(8.6),
+    "leader: assign: chosen, proposed, applied, framed": about(222.5),
+    "leader: complete, proposed and applied, 1,000 at a time": about(157.0),
+    "leader: submit and assign, 10 at a time": about(1049.5),
+    "leader: submit and assign, one at a time": about(7131.3),
+    "worker: run a no-op, 1,000 at a time": about(376.6),
+    "worker: run a no-op, one at a time": about(1550.4),
 }
 
 # Of one replica: the state, ready queues and metrics.
