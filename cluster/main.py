@@ -21,7 +21,7 @@ from cluster.settings import Settings, SettingsError
 # Rows are not tracked by the collector and nothing in the node forms cycles on the hot path, so
 # collections are rare; start-up garbage is frozen out of every later one. The first two generations
 # are small, because a collection stops the loop for a tenth of a microsecond per object or more.
-GC_THRESHOLDS = (10_000, 5, 1_000)
+GC_THRESHOLDS = (5_000, 4, 2_500)
 
 log = logging.getLogger("quorate")
 
