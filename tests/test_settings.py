@@ -64,11 +64,14 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(key: str, tmp_path: Path)
         "http": "127.0.0.1:8009",
         "advertise_http": "localhost:8000",
         "data": "elsewhere",
+        "backup_folder": "shelf",
         "cluster_secret": SECRET,
         **dict.fromkeys(TLS_KEYS, "some.pem"),
         "name": "n1",
         "log_level": "debug",
         "fsync": False,
+        "backup_history": True,
+        "backup_log": False,
         "join": True,
         "heartbeat_ms": 60,
         "election_min_ms": 310,
@@ -80,7 +83,12 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(key: str, tmp_path: Path)
     text = ",".join(value) if isinstance(value, list) else str(value)
     in_toml = str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')
     flag = "--" + key.replace("_", "-")
-    switches = {"fsync": ["--no-fsync"], "join": ["--join"]}
+    switches = {
+        "fsync": ["--no-fsync"],
+        "join": ["--join"],
+        "backup_history": ["--backup-history"],
+        "backup_log": ["--no-backup-log"],
+    }
     argv = switches.get(key, [flag, text])
     others = {k: "x.pem" for k in TLS_KEYS if k != key and key in TLS_KEYS}  # they come in threes
     if key == "join":
