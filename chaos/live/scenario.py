@@ -11,14 +11,15 @@ FOLDER = Path(__file__).with_name("scenarios")
 
 
 class ClusterPart(Struct, forbid_unknown_fields=True):
-    """`wires`: nodes talk through proxies that can cut; `clocks`: nodes' clocks can be set;
-    `disk_mb`: a file system of that size for each cluster, that can be filled."""
+    """`wires`: nodes talk through proxies that can cut; `clock_bound_s`: nodes' clocks
+    can be set, and a jump up to this is believed; `disk_mb`: all data is on a file system of that
+    size, which can be filled."""
 
     nodes: int = 3
     workers: int = 2
     slots: int = 16
     wires: bool = False
-    clocks: bool = False
+    clock_bound_s: float = 0.0
     disk_mb: int = 0
 
 
@@ -44,6 +45,7 @@ class Scenario(Struct, forbid_unknown_fields=True):
     calm_s: tuple[float, float] = (0.2, 1.0)  # between two faults
     cluster: ClusterPart = field(default_factory=ClusterPart)
     load: LoadPart = field(default_factory=LoadPart)
+    excused: list[str] = field(default_factory=list)  # in alarms of the logs: a fault ordered them
     name: str = ""
 
 

@@ -224,6 +224,15 @@ def test_a_planted_fault_is_found(rule: str, words: str, lie: Callable[[History]
     assert [fault for fault in found if fault.rule == rule and words in fault.text], found
 
 
+def test_a_clock_that_is_to_be_believed_excuses_what_it_can() -> None:
+    history = honest()
+    begin_early(history)
+    history.clock_bound_s = 0.5
+    assert judge(history) == []
+    history.clock_bound_s = 0.1
+    assert judge(history) != []
+
+
 def test_every_rule_has_a_planted_fault() -> None:
     assert {rule.RULE for rule in RULES} == {rule for rule, _, _ in PLANTED}
 

@@ -17,7 +17,7 @@ def test_a_scenario_asks_only_for_what_its_cluster_has(name: str) -> None:
         assert 0 <= fault.seconds[0] <= fault.seconds[1] <= 30
         needs = fault.name.split("_")
         assert loaded.cluster.wires or not {"cut", "wires"} & set(needs)
-        assert loaded.cluster.clocks or "clock" not in needs
+        assert loaded.cluster.clock_bound_s or "clock" not in needs
         assert loaded.cluster.disk_mb or "disk" not in needs
 
 

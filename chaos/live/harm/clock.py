@@ -8,7 +8,8 @@ from chaos.live.harm.field import Field
 from chaos.live.processes import NodeChild
 
 HOUR_MS = 3_600_000
-STEPS_MS = (-HOUR_MS, -5_000, -800, 800, 5_000, HOUR_MS)
+# The scenarios' nodes believe half a second: the smallest are followed, the others refused.
+STEPS_MS = (-HOUR_MS, -5_000, -800, -300, 300, 800, 5_000, HOUR_MS)
 
 
 def shift(node: NodeChild, off_ms: int) -> None:

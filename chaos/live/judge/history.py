@@ -80,6 +80,7 @@ class History:
     timelines: dict[str, list[Row]] = field(default_factory=dict)  # job id -> events
     recurrences: dict[str, Recurrence] = field(default_factory=dict)
     digests: dict[str, tuple[int, str]] = field(default_factory=dict)  # node name -> at, digest
+    clock_bound_s: float = 0.0  # jumps up to this were made and may be believed
 
     def rows(self) -> Iterator[tuple[str, Row]]:
         """Every job as every node has it."""
