@@ -72,6 +72,7 @@ async def _recurrence(cluster: LocalCluster, schedule_id: str) -> Recurrence:
     path, step_ms = f"/v1/schedules/{schedule_id}", STEPS_MS[schedule_id]
     runs: dict[str, int] = {}
     omitted: dict[tuple[int, int, str], Omission] = {}
+    buffered: set[int] = set()
     for node in cluster.nodes:  # each remembers what it saw; together they saw everything
         for run in await _pages(cluster, node, f"{path}/runs?limit=500", "items"):
             runs[run["job_id"]] = _ms(run["nominal_at"])
@@ -79,12 +80,30 @@ async def _recurrence(cluster: LocalCluster, schedule_id: str) -> Recurrence:
             if event["kind"] in OMITTED:
                 omission = _omission(event)
                 omitted[omission.first_ms, omission.last_ms, omission.reason] = omission
+            elif event["kind"] == "buffered":
+                buffered.add(_ms(event["nominal_at"]))
     spoken_of = [*runs.values(), *(each.first_ms for each in omitted.values())]
     if not spoken_of:
         return Recurrence(step_ms, 0, -1)
     last = max([*runs.values(), *(each.last_ms for each in omitted.values())])
     launched = sorted((at_ms, job_id) for job_id, at_ms in runs.items())
-    return Recurrence(step_ms, min(spoken_of), last, launched, list(omitted.values()))
+    told = Recurrence(step_ms, min(spoken_of), last, launched, list(omitted.values()))
+    told.waiting = waiting(told, buffered, (await cluster.get(path))["buffered"])
+    return told
+
+
+def waiting(told: Recurrence, buffered: set[int], count: int) -> list[int]:
+    """So many occurrences wait, says the schedule: those with an event of it, of which the oldest
+    leave first, then such that nothing else is known of, as missed ones wait without an event."""
+    launched = {at_ms for at_ms, _ in told.launched}
+    known = sorted(buffered - launched, reverse=True)
+    silent = [
+        at_ms
+        for at_ms in range(told.from_ms, told.until_ms + 1, told.step_ms)
+        if at_ms not in launched | buffered
+        and not any(each.first_ms <= at_ms <= each.last_ms for each in told.omitted)
+    ]
+    return [*known, *silent][:count]
 
 
 async def _pages(cluster: LocalCluster, node: NodeChild, path: str, items: str) -> list[Row]:

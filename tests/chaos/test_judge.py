@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chaos.live.evidence import read_runs
+from chaos.live.evidence import waiting, read_runs
 from chaos.live.judge import RULES, judge
 from chaos.live.judge.history import Cancel, History, Omission, Recurrence, Request, Run
 from chaos.live.judge.story import tell
@@ -160,6 +160,10 @@ def omit_without_a_reason(history: History) -> None:
     history.recurrences["s"].omitted[0] = Omission(2000, 3000, 2, "")
 
 
+def launch_what_waits(history: History) -> None:
+    history.recurrences["s"].waiting.append(4000)
+
+
 def omit_and_launch(history: History) -> None:
     history.recurrences["s"].launched.append((2000, "10"))
 
@@ -205,6 +209,7 @@ PLANTED: list[tuple[str, str, Callable[[History], None]]] = [
     ("occurrences", "launched 4000 2 times", launch_twice),
     ("occurrences", "neither launched 1000", launch_not_at_all),
     ("occurrences", "no reason", omit_without_a_reason),
+    ("occurrences", "which is still to wait", launch_what_waits),
     ("occurrences", "1 were to be left out", omit_and_launch),
     ("replicas", "digests differ", differ),
     ("replicas", "tell job 1 differently", tell_otherwise),
@@ -231,6 +236,13 @@ def test_a_clock_that_is_to_be_believed_excuses_what_it_can() -> None:
     assert judge(history) == []
     history.clock_bound_s = 0.1
     assert judge(history) != []
+
+
+def test_an_occurrence_may_still_wait() -> None:
+    history = honest()
+    launch_not_at_all(history)
+    history.recurrences["s"].waiting.append(1000)
+    assert judge(history) == []
 
 
 def test_every_rule_has_a_planted_fault() -> None:
@@ -262,3 +274,10 @@ def test_a_worker_that_was_killed_wrote_no_end(tmp_path: Any) -> None:
     assert (killed.begun_s, killed.ended_s) == (1.5, None)
     assert (whole.ended_s, whole.outcome) == (3.0, "fails")
     assert read_runs(tmp_path / "none") == []
+
+
+def test_only_as_many_wait_as_the_schedule_says() -> None:
+    told = Recurrence(1000, 1000, 6000, [(1000, "8")], [Omission(2000, 3000, 2, "overlap")])
+    assert waiting(told, {1000, 5000}, 0) == []
+    assert waiting(told, {1000, 5000}, 1) == [5000]  # the first was launched from the buffer
+    assert waiting(told, {1000, 5000}, 2) == [5000, 4000]

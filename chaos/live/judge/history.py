@@ -69,6 +69,7 @@ class Recurrence:
     until_ms: int
     launched: list[tuple[int, str]] = field(default_factory=list)  # nominal time, job id
     omitted: list[Omission] = field(default_factory=list)
+    waiting: list[int] = field(default_factory=list)  # nominal times that wait for another run
 
 
 @dataclass

@@ -1,4 +1,5 @@
-"""Every occurrence of a schedule was launched exactly once, or written down as left out, once."""
+"""Every occurrence of a schedule was launched exactly once, or written down as left out, once, or
+the schedule says that it still waits, as it may while it is paused."""
 
 from __future__ import annotations
 
@@ -17,6 +18,9 @@ def judge(history: History) -> Iterator[Fault]:
 
 def _judge(schedule_id: str, recurrence: Recurrence) -> Iterator[Fault]:
     launched = Counter(nominal_ms for nominal_ms, _ in recurrence.launched)
+    for at_ms in recurrence.waiting:
+        if at_ms in launched:
+            yield Fault(RULE, f"{schedule_id} launched {at_ms}, which is still to wait")
     last_job = dict(recurrence.launched)
     for nominal_ms, times in launched.items():
         if times > 1:
@@ -35,5 +39,6 @@ def _judge(schedule_id: str, recurrence: Recurrence) -> Iterator[Fault]:
             yield Fault(RULE, f"{told}, but {len(free)} were to be left out: {omission}")
         omitted.update(free)
     for at_ms in range(recurrence.from_ms, recurrence.until_ms + 1, step_ms):
-        if not launched[at_ms] and not omitted[at_ms]:
+        is_told = launched[at_ms] or omitted[at_ms] or at_ms in recurrence.waiting
+        if not is_told:
             yield Fault(RULE, f"{schedule_id} neither launched {at_ms} nor says why")
