@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chaos.live.evidence import waiting, read_runs
+from chaos.live.evidence import read_runs, waiting
 from chaos.live.judge import RULES, judge
 from chaos.live.judge.history import Cancel, History, Omission, Recurrence, Request, Run
 from chaos.live.judge.story import tell
