@@ -19,6 +19,7 @@ FILE_VARIABLE = "QUORATE_CHAOS_FILE"
 WORK_S = 0.005
 OVERTIME_S = 2.5  # longer than the limit that clients give such jobs
 LINGER_S = 1.0
+LINGER_AGAIN_S = 4.0
 
 
 def note(event: str, ctx: Context, outcome: str = "") -> None:
@@ -66,5 +67,6 @@ async def overtime(payload: str, ctx: Context) -> str:
 
 @app.task()
 async def linger(payload: str, ctx: Context) -> str:
-    """Long enough to be cancelled, or to lose its worker."""
-    return await _run(ctx, LINGER_S)
+    """Long enough to be cancelled, or to lose its worker; then it takes longer, so that a late
+    result of the attempt before finds another one running."""
+    return await _run(ctx, LINGER_S if ctx.attempt == 1 else LINGER_AGAIN_S)
