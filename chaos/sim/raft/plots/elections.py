@@ -121,6 +121,8 @@ class Elections(Stage):
         await asyncio.sleep(0.3)
         if old.is_over or not old.raft.is_leader or not target.is_up:
             raise GiveUp
+        if not any(peer.connected for peer in old.consensus.peers() if peer.id == target.id):
+            raise GiveUp  # it has just started
         self.world.users.flood(old, 100)
         work = old.consensus.transfer_leadership(target.id, 1500)
         try:
