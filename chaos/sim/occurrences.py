@@ -130,7 +130,8 @@ class Occurrences:
             book.cursor_ms = max(book.cursor_ms, event.last_ms)
         elif event.kind == "changed":
             book.changed = True
-        elif event.kind in ("buffered", "catchup"):
+        elif event.kind in ("buffered", "catchup") and event.nominal_ms != event.at_ms:
+            # Else somebody asked for it by hand, perhaps after the last one of the plan.
             book.cursor_ms = max(book.cursor_ms, event.last_ms)
 
     def _note_run(self, book: Book, event: ScheduleEvent, now_ms: int) -> None:
