@@ -24,7 +24,7 @@ from cluster.raft_state import RaftState
 log = logging.getLogger("quorate.keeper")
 
 FLUSH_S = 1.0
-LOOK_S = 10.0
+LOOK_S = 2.0
 RETRY_S = 60.0
 WAITING_BYTES_MAX = 64 << 20  # of log, while it cannot be written
 

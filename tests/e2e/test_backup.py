@@ -75,6 +75,8 @@ async def test_a_new_cluster_begins_with_all_that_the_old_one_had(tmp_path: Path
         manifest = await client.backups.save(backup, history=True)
         assert manifest["jobs"] == 502
         late = await client.submit("quick", "after the backup", delay=LATER)
+        await asyncio.gather(*(worker.kill() for worker in old.workers))  # nothing to wait for
+        await old.kill_all_nodes()
     checked = await offline("verify", str(backup))
     assert (checked["jobs"], checked["running_jobs"], checked["schedules"]) == (502, 1, 1)
     new = LocalCluster(tmp_path / "new", flags=FLAGS)
@@ -101,6 +103,7 @@ async def test_a_new_cluster_begins_with_all_that_the_old_one_had(tmp_path: Path
         await new.kill_all_nodes()
         await new.start_nodes()
         assert await client.jobs.get(ids["last"]) == before["last"]
+        await asyncio.gather(*(worker.kill() for worker in new.workers))
 
 
 async def test_a_restore_goes_on_from_a_backup_to_any_later_moment(tmp_path: Path) -> None:

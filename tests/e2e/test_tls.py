@@ -25,7 +25,7 @@ def issue(ca: Path, out: Path, *nodes: str) -> list[str]:
     """The flags for a node with a certificate for these ids."""
     named = [part for node in nodes for part in ("--node", node)]
     assert main(["tls", "cert", "--ca", str(ca), "--out", str(out), *named]) == 0
-    (certificate,) = out.glob("*.crt")
+    (certificate,) = (path for path in out.glob("*.crt") if path.name != "ca.crt")
     flags = ["--raft-tls-ca", str(ca / "ca.crt"), "--raft-tls-cert", str(certificate)]
     return [*flags, "--raft-tls-key", str(certificate.with_suffix(".key"))]
 
