@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from io import BytesIO
 from pathlib import Path
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -207,6 +209,45 @@ def test_the_shelf_keeps_the_newest_and_the_log_that_they_need(tmp_path: Path) -
     gone = {path.name[:24] for path in shelf.prune(2)}
     assert gone == {f"full-{20:020d}"[:24], f"log-{10:020d}"}
     assert [full.index for full in shelf.fulls()] == [50, 80]
+
+
+def test_a_restarted_node_never_writes_over_what_it_kept_before(tmp_path: Path) -> None:
+    keep(tmp_path, "", 1, 9)
+    keep(tmp_path, "", 1, 2)  # it replays from its snapshot, and dies again
+    assert replay(replayed(1), 10, 3, Target(tmp_path)) == (8, 90, 3)
+
+
+def test_entries_whose_file_failed_are_kept_in_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = batches(1)[0]
+    state, log = State(), KeptLog(tmp_path)
+    apply(state, batch)
+    entries = [(10, state.digest, encode_batch(batch))]
+    with monkeypatch.context() as broken:
+        broken.setattr("os.fdatasync", Mock(side_effect=OSError("no space")))
+        with pytest.raises(OSError, match="no space"):
+            log.append(entries)
+    log.append(entries)
+    log.close()
+    assert replay(State(), 0, 0, Target(tmp_path)) == (1, 10, 3)
+
+
+def test_a_dead_lifes_last_file_goes_and_a_living_one_begins_anew(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, CLUSTER.hex())
+    shelf.folder.mkdir()
+    shelf.path_for(50, 1_000).write_bytes(b"")
+    state, log = State(), KeptLog(shelf.folder)
+    for number, batch in enumerate(batches(6), 1):
+        apply(state, batch)
+        log.append([(10 * number, state.digest, encode_batch(batch))])
+        if number == 4:
+            (file,) = kept_files(shelf.folder)
+            assert shelf.prune(1) == []  # it was written to a moment ago
+            os.utime(file.path, (0, 0))
+            assert shelf.prune(1) == [file.path]
+    log.close()
+    assert replay(replayed(4), 40, 3, Target(shelf.folder)) == (2, 60, 3)
 
 
 def test_a_folder_with_anything_in_it_is_never_written_over(

@@ -155,16 +155,21 @@ class Dispatcher(Actor):
         """The answer got lost. While this node leads, whatever commits later tells what became of
         it; after that only the state can tell, and the next start of this duty reads it anew."""
         self._lost_track = True
+        if await self.settled(session):
+            self._ready.give_back([job for job in jobs if self._is_live(job)])
+            self.deliver(session, jobs, len(jobs))
+
+    async def settled(self, session: Session) -> bool:
+        """True once something committed that was proposed after all that got lost; False when this
+        leadership ended before."""
         epoch = self._raft.epoch
         while self._raft.is_leader and self._raft.epoch == epoch:
             try:
                 await self._proposer.propose(AssignJobs(session.worker_id, []))
+                return True
             except (NotLeader, OutcomeUnknown, Overloaded):
                 await asyncio.sleep(RETRY_S)
-                continue
-            self._ready.give_back([job for job in jobs if self._is_live(job)])
-            self.deliver(session, jobs, len(jobs))
-            return
+        return False
 
     def deliver(self, session: Session, jobs: list[Job], reserved: int) -> None:
         """Send what was assigned and still is: a job may have been cancelled in the same entry.

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 from cluster.actors.capacity import Taker
 from cluster.actors.desk import WorkerDesk
-from cluster.actors.dispatcher import ASSIGN_JOBS_MAX, RETRY_S, Dispatcher
+from cluster.actors.dispatcher import ASSIGN_JOBS_MAX, Dispatcher
 from cluster.actors.proposer import Part, Proposer
-from cluster.actors.services import NotLeader, OutcomeUnknown, Overloaded
+from cluster.actors.services import OutcomeUnknown
 from cluster.actors.session import Session
-from cluster.machine.commands import AssignJobs, AssignNew, JobGroup
+from cluster.machine.commands import AssignNew, JobGroup
 from cluster.machine.results import Given, Result
 from cluster.projections.ready import ReadyQueues
 from cluster.raft_state import RaftState
@@ -89,17 +89,11 @@ class Express:
         """Nobody knows the ids of what may have been assigned. Once it is settled the worker has to
         introduce itself again and say what it runs: the rest is taken back from it. One that polls
         is asked that by every heartbeat."""
-        epoch = self._raft.epoch
-        while self._raft.is_leader and self._raft.epoch == epoch:
-            try:
-                await self._proposer.propose(AssignJobs(session.worker_id, []))
-            except (NotLeader, OutcomeUnknown, Overloaded):
-                await asyncio.sleep(RETRY_S)
-                continue
-            is_current = self._desk.sessions.get(session.worker_id) is session
-            if is_current and session.sink is not None and not session.polls:
-                session.sink.close_moved(self._raft.leader_http)
+        if not await self._dispatcher.settled(session):
             return
+        is_current = self._desk.sessions.get(session.worker_id) is session
+        if is_current and session.sink is not None and not session.polls:
+            session.sink.close_moved(self._raft.leader_http)
 
 
 class _Taking:

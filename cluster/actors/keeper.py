@@ -7,7 +7,6 @@ work. It is told in the log file and in `/metrics`, and the next whole backup cl
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,8 +113,7 @@ class Keeper(Actor):
         if shelf is None:
             return
         if self._log is None:
-            writer = hashlib.sha256(self._raft.node_id.encode()).hexdigest()[:16]
-            self._log = KeptLog(shelf.folder, writer)
+            self._log = KeptLog(shelf.folder)
         entries = self._entries
         self._entries, self._entries_bytes = [], 0
         try:
@@ -154,9 +152,9 @@ class Keeper(Actor):
 
     async def _back_up(self, shelf: Shelf) -> None:
         now_ms, habits = self._clock.now_ms(), self._habits
+        await asyncio.to_thread(shelf.folder.mkdir, parents=True, exist_ok=True)
         taken = await take(self._source, self._raft.state, now_ms, with_history=habits.with_history)
         index = taken.manifest.index
-        await asyncio.to_thread(shelf.folder.mkdir, parents=True, exist_ok=True)
         await asyncio.to_thread(write_file, taken, shelf.path_for(index, now_ms))
         self.newest_index, self.newest_ms = index, now_ms
         self.counts["backups_written"] += 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import os
 import re
+import secrets
 import struct
 import zlib
 from collections.abc import Iterator
@@ -42,10 +43,12 @@ class Target:
 class KeptLog:
     """Appends entries to files of one folder; usable from one thread at a time."""
 
-    def __init__(self, folder: Path, writer: str) -> None:
-        """`writer` (16 hex digits) tells files of several nodes in one folder apart."""
+    def __init__(self, folder: Path, writer: str = "") -> None:
+        """`writer` (16 hex digits, chance by default) tells files apart of several nodes in one
+        folder, and of several lives of a node: a restarted one keeps again what it replays, perhaps
+        not to the end, and may not write over what it kept before."""
         self._folder = folder
-        self._writer = writer
+        self._writer = writer or secrets.token_hex(8)
         self._file = -1
         self._size = 0
 
@@ -59,16 +62,20 @@ class KeptLog:
             _write_all(self._file, data)
             os.fdatasync(self._file)
             self._size += len(data)
+            is_gone = os.fstat(self._file).st_nlink == 0
         except OSError:
             self.close()
+            self._writer = secrets.token_hex(8)  # the same entries come again
             raise
-        if self._size >= FILE_BYTES:
+        if is_gone or self._size >= FILE_BYTES:
             self.close()
+        if is_gone:  # a leader took it for an old one
+            self.append(entries)
 
     def _open(self, index: int) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"log-{index:020d}-{self._writer}.kept"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._file, self._size = os.open(path, flags, 0o600), 0
         _write_all(self._file, MAGIC)
         folder = os.open(self._folder, os.O_RDONLY)
@@ -124,6 +131,11 @@ def read_entries(path: Path) -> Iterator[tuple[int, int, bytes]]:
             yield index, digest, entry
 
 
+def last_index(path: Path) -> int:
+    """The last whole entry of a file, 0 if it has none."""
+    return max((index for index, _, _ in read_entries(path)), default=0)
+
+
 def replay(state: State, index: int, term: int, target: Target) -> tuple[int, int, int]:
     """Brings `state`, which is at `index`, to the target; returns (entries, index, term).
 
@@ -170,7 +182,7 @@ def _position(entry: tuple[int, int, bytes]) -> int:
 
 
 def needed(files: list[KeptFile], after: int) -> list[Path]:
-    """Leaves out what ends at or before `after`: the same node's next file begins no later."""
+    """Leaves out what ends at or before `after`: the same writer's next file begins no later."""
     following: dict[str, int] = {}
     found = []
     for file in reversed(files):

@@ -1,7 +1,7 @@
 """A folder of backups: one folder per cluster in it, whole backups and kept log in each.
 
     <folder>/<cluster id>/full-<index>-<created ms>.tar
-    <folder>/<cluster id>/log-<first index>-<node>.kept
+    <folder>/<cluster id>/log-<first index>-<life of a node>.kept
 
 A restored cluster has another id, so it never writes between the files of the one it came from.
 """
@@ -9,11 +9,13 @@ A restored cluster has another id, so it never writes between the files of the o
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from .logs import kept_files, needed
+from .logs import kept_files, last_index, needed
 
+LEFT_S = 3_600.0  # a file that was not written to for so long is perhaps a dead life's last
 FULL = re.compile(r"full-(\d{20})-(\d{14})\.tar")
 
 
@@ -50,8 +52,15 @@ class Shelf:
             return []
         gone = [full.path for full in fulls[:-keep]]
         files = kept_files(self.folder)
-        wanted = set(needed(files, fulls[-keep:][0].index))
+        oldest = fulls[-keep:][0].index
+        wanted = {path for path in needed(files, oldest) if not _is_left(path, oldest)}
         gone += [file.path for file in files if file.path not in wanted]
         for path in gone:
             path.unlink(missing_ok=True)
         return gone
+
+
+def _is_left(path: Path, oldest: int) -> bool:
+    """Nobody has written to it for long, and it leads to no backup that stays. A node that goes on
+    with it after all notices that it is gone."""
+    return time.time() - path.stat().st_mtime > LEFT_S and last_index(path) <= oldest

@@ -144,7 +144,8 @@ class Gate:
         """One has ended already, so the history is asked."""
         try:
             shown = [await find_job(self._services, job_id) for job_id in ids_of(result)]
-        except Exception:
+        except Exception:  # whatever it is, the submission is booked and its client waits
+            log.exception("what was submitted through an ingest process cannot be shown")
             self._lost(wire, asked)
         else:
             self._accepted(wire, asked, result, shown)
