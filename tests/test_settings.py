@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from cluster.settings import HIDDEN, Settings, SettingsError, is_loopback, parse_address
+from cluster.settings.layers import is_secret
 
 CONFIG = Path(__file__).parent.parent / "config"
 TLS_KEYS = ("raft_tls_ca", "raft_tls_cert", "raft_tls_key")
@@ -196,6 +197,20 @@ def test_the_secret_is_never_shown() -> None:
     assert settings.public()["cluster_secret"] == HIDDEN
     assert settings.cluster_secret == SECRET
     assert load(QUORATE_CLUSTER_SECRET="null").cluster_secret == "null"
+
+
+def test_whatever_sounds_like_a_secret_is_one() -> None:
+    """Who adds a setting with such a name has to say in the table that nobody may see it."""
+    words = ("secret", "password", "token", "credential", "api_key")
+    infos = msgspec.structs.fields(Settings)
+    named = [info.name for info in infos if any(word in info.name for word in words)]
+    assert named == [info.name for info in infos if is_secret(info)] == ["cluster_secret"]
+
+
+def test_a_text_is_shown_without_secrets() -> None:
+    text = f"started with --cluster-secret {SECRET}, twice: {SECRET}"
+    assert load("--cluster-secret", SECRET).without_secrets(text) == text.replace(SECRET, HIDDEN)
+    assert Settings().without_secrets(text) == text
 
 
 def test_with_a_secret_any_address_may_be_used() -> None:

@@ -9,28 +9,25 @@ came from, and the fix. A `Settings` that exists is valid. What may change while
 (limits of a queue, access rights) belongs to the replicated state, not here.
 """
 
-import argparse
-import difflib
-import ipaddress
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, Self, get_args
+from typing import Annotated, Literal, Self
 
 import msgspec
 from msgspec import Meta
 
-ENVIRONMENT_PREFIX = "QUORATE_"
-CONFIG_VARIABLE = "QUORATE_CONFIG"
+from .addresses import SettingsError, is_loopback, parse_address
+from .layers import HIDDEN, Layers, flag_of, is_secret, variable_of
+
+__all__ = ["HIDDEN", "Settings", "SettingsError", "is_loopback", "parse_address"]
+
 SECRET_CHARACTERS_MIN = 16  # below this a secret can be guessed: warned about
-HIDDEN = "(hidden)"
 
 LONG_SECONDS = 1e9  # thirty years: long enough for anything, and finite
 Milliseconds = Annotated[int, Meta(ge=1, le=3_600_000)]
 
 
-class SettingsError(ValueError):
-    """One line for the operator: which setting, which value, how to fix it."""
+_SECRET = Meta(extra={"secret": True})  # never shown, in no page, log or bundle
 
 
 def _help(text: str) -> Meta:
@@ -64,7 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ingest: Annotated[int, Meta(ge=0, le=64), _help("processes that take submissions in")] = 0
     data: Annotated[Path, _help("folder of journal, snapshots and history")] = Path("data")
     cluster_secret: Annotated[
-        str | None, _help("shared by all nodes; better in the environment than in a flag")
+        str | None, _SECRET, _help("shared by all nodes; better in the environment than in a flag")
     ] = None
     raft_tls_ca: Annotated[
         Path | None, _help("certificate of the authority that all nodes' certificates are from")
@@ -165,12 +162,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises SettingsError for anything that is not understood.
         """
-        flags = vars(_parser().parse_args(list(argv)))
-        config = flags.pop("config", None) or environ.get(CONFIG_VARIABLE)
-        values = _read_toml(Path(config)) if config else {}
-        values |= _read_environment(environ)
-        values |= {key: _convert(key, text, _flag(key)) for key, text in flags.items()}
-        return cls(**values)
+        return cls(**Layers(cls).merged(argv, environ))
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
@@ -178,7 +170,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises SettingsError.
         """
-        return cls(**_read_toml(Path(path)))
+        return cls(**Layers(cls).of_toml(Path(path)))
 
     @property
     def raft_tls(self) -> tuple[Path, Path, Path] | None:
@@ -216,40 +208,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
     def public(self) -> dict[str, object]:
-        """All settings for pages and logs: without the secret."""
+        """All settings for pages and logs: without the secrets."""
         values = msgspec.structs.asdict(self)
         values |= {key: str(value) for key, value in values.items() if isinstance(value, Path)}
-        if self.cluster_secret is not None:
-            values["cluster_secret"] = HIDDEN
-        return values
+        return values | dict.fromkeys(self._secrets(), HIDDEN)
+
+    def without_secrets(self, text: str) -> str:
+        """A text of which nobody knows what went into it, fit to be shown."""
+        for secret in self._secrets().values():
+            text = text.replace(secret, HIDDEN)
+        return text
+
+    def _secrets(self) -> dict[str, str]:
+        """Those that are set."""
+        names = [info.name for info in msgspec.structs.fields(type(self)) if is_secret(info)]
+        return {name: value for name in names if (value := getattr(self, name))}
 
     def __repr__(self) -> str:
         return f"Settings({', '.join(f'{k}={v!r}' for k, v in self.public().items())})"
-
-
-def parse_address(text: str, key: str) -> tuple[str, int]:
-    """Splits `host:port` or `[ipv6]:port`. Raises SettingsError that names `key`."""
-    host, separator, port = text.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if not separator or not host or (":" in host and not bracketed):
-        raise SettingsError(
-            f"{key} = {text!r} is not an address: write host:port, for example 127.0.0.1:7001"
-        )
-    if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65_535):
-        raise SettingsError(f"{key} = {text!r}: the port must be a number from 1 to 65535")
-    return (host[1:-1] if bracketed else host), int(port)
-
-
-def is_loopback(address: str) -> bool:
-    """Whether `host:port` can only be reached from this machine."""
-    host, _ = parse_address(address, "address")
-    if host == "localhost":
-        return True  # what it really means here is checked when the port is taken
-    try:
-        ip = ipaddress.ip_address(host)
-    except ValueError:
-        return False  # a name: nobody knows what it will mean tomorrow
-    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
 
 
 def _check_tls(settings: Settings) -> None:
@@ -269,7 +245,7 @@ def _check_reachability(settings: Settings) -> None:
         if not is_protected and not is_loopback(getattr(settings, key)):
             raise SettingsError(
                 f"{key} = {getattr(settings, key)!r} can be reached from other machines: "
-                f"needs --cluster-secret (or {_variable('cluster_secret')}), or --raft-tls-ca, "
+                f"needs --cluster-secret (or {variable_of('cluster_secret')}), or --raft-tls-ca, "
                 "--raft-tls-cert and --raft-tls-key, or loopback, for example 127.0.0.1"
             )
     if settings.cluster_secret == "":
@@ -278,7 +254,7 @@ def _check_reachability(settings: Settings) -> None:
         value = getattr(settings, key)
         if settings.peers and parse_address(value, key)[0] in ("0.0.0.0", "::"):
             raise SettingsError(
-                f"{key} = {value!r} tells others no address: set {_flag(key)} to the host:port "
+                f"{key} = {value!r} tells others no address: set {flag_of(key)} to the host:port "
                 "under which they reach this node"
             )
     if settings.join and not settings.peers:
@@ -305,144 +281,3 @@ def _check_numbers(settings: Settings) -> None:
             f"payload_max_bytes = {settings.payload_max_bytes} does not fit into request_max_bytes "
             f"({settings.request_max_bytes}): raise that or lower this"
         )
-
-
-_FIELDS = {info.name: info for info in msgspec.structs.fields(Settings)}
-_WORDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    Path: "a path",
-    tuple[str, ...]: "addresses like 127.0.0.1:7001",
-}
-
-
-def _base(annotation: Any) -> Any:
-    """The type of a field; an optional path is read like any path."""
-    base = get_args(annotation)[0]
-    return Path if base == Path | None else base
-
-
-def _flag(key: str) -> str:
-    return "--" + key.replace("_", "-")
-
-
-def _variable(key: str) -> str:
-    return ENVIRONMENT_PREFIX + key.upper()
-
-
-def _did_you_mean(word: str, known: Sequence[str], cutoff: float = 0.6) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
-    return f": did you mean {close[0]}?" if close else ""
-
-
-def _expected(annotation: Any) -> str:
-    """The type of a field in words, from the table."""
-    args = get_args(annotation)
-    base, metas = _base(annotation), [meta for meta in args[1:] if isinstance(meta, Meta)]
-    if choices := [choice for choice in get_args(base) if isinstance(choice, str)]:
-        return "one of " + ", ".join(choices)
-    if get_args(base) and isinstance(get_args(base)[0], Meta):
-        metas += get_args(base)
-    low = next((meta.ge for meta in metas if meta.ge is not None), None)
-    high = next((meta.le for meta in metas if meta.le is not None), None)
-    words = _WORDS.get(base, "text")
-    if low is not None:
-        words += f" from {low}" + (f" to {high:.10g}" if high is not None else " up")
-    return words
-
-
-def _convert(key: str, value: object, source: str) -> object:
-    """One value of one layer to the type in the table; texts from flags and variables included."""
-    annotation = _FIELDS[key].type
-    base = _base(annotation)
-    from_text = isinstance(value, str) and source != "TOML"
-    if base == tuple[str, ...] and isinstance(value, str):
-        value = [part.strip() for part in value.split(",") if part.strip()]
-    elif base is Path and isinstance(value, str) and value:
-        return Path(value).expanduser()
-    elif isinstance(value, str) and key == "log_level":
-        value = value.lower()
-    try:
-        return msgspec.convert(value, annotation, strict=not from_text or base == str | None)
-    except msgspec.ValidationError:
-        shown = HIDDEN if key == "cluster_secret" else repr(value)
-        origin = f"{key} = {shown}" if source == "TOML" else f"{key} = {shown} ({source})"
-        default = _FIELDS[key].default
-        example = f", for example {default}" if isinstance(default, int | float | Path) else ""
-        raise SettingsError(
-            f"{origin} is refused: write {_expected(annotation)}{example}"
-        ) from None
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(
-            f"config = {str(path)!r} cannot be read ({error.strerror}): check the path"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"config = {str(path)!r} is not valid TOML: {error}") from None
-    values = {}
-    for key, value in document.items():
-        if key not in _FIELDS:
-            hint = _did_you_mean(key, list(_FIELDS)) or ": see config/dev.toml for all keys"
-            raise SettingsError(f"{path}: unknown key {key!r}{hint}")
-        try:
-            values[key] = _convert(key, value, "TOML")
-        except SettingsError as error:
-            raise SettingsError(f"{path}: {error}") from None
-    return values
-
-
-def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Variables of the table; others may be a client's, unless one is nearly one of ours."""
-    variables = {_variable(key): key for key in _FIELDS}
-    values = {}
-    for variable, text in environ.items():
-        if key := variables.get(variable):
-            values[key] = _convert(key, text, variable)
-        elif variable.startswith(ENVIRONMENT_PREFIX) and variable != CONFIG_VARIABLE:
-            hint = _did_you_mean(variable, list(variables), cutoff=0.88)
-            if hint:
-                raise SettingsError(f"unknown variable {variable}{hint}")
-    return values
-
-
-class _Parser(argparse.ArgumentParser):
-    """Speaks through SettingsError, so that one place prints and one place exits."""
-
-    def error(self, message: str) -> NoReturn:
-        for word in message.split():
-            if word.startswith("--") and "unrecognized" in message:
-                flag = word.partition("=")[0]
-                hint = _did_you_mean(flag, [_flag(key) for key in _FIELDS])
-                raise SettingsError(f"unknown flag {flag}{hint or ': see --help'}")
-        raise SettingsError(f"{message}: see --help")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="node.py",
-        description="Runs one node. Every flag has an environment variable (QUORATE_HTTP for"
-        " --http) and a TOML key (http); flags win over variables, variables over the file.",
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-    )
-    parser.add_argument("--config", metavar="FILE", help="TOML file with any of these settings")
-    for key, info in _FIELDS.items():
-        base, *metas = _base(info.type), *get_args(info.type)[1:]
-        text = next(meta.description for meta in metas if getattr(meta, "description", None))
-        if info.default not in ("", (), None) and base is not bool:
-            text += f" ({info.default})"
-        if base is bool:
-            parser.add_argument(_flag(key), action=argparse.BooleanOptionalAction, help=text)
-        else:
-            parser.add_argument(_flag(key), metavar=_metavar(base), help=text.replace("%", "%%"))
-    return parser
-
-
-def _metavar(base: Any) -> str:
-    """What stands behind a flag in the help."""
-    return {int: "N", float: "SECONDS", Path: "PATH"}.get(base, "TEXT")
