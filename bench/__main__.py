@@ -35,6 +35,7 @@ ROWS = {
     "F2": "f2_silence",
     "F3": "f3_calm",
     "F4": "f4_transfer",
+    "F5": "f5_sigterm",
     "S1": "s1_schedules",
     "L": "l_loaded",
     "M": "m_ingest",

@@ -116,6 +116,7 @@ class Load:
     """A thousand jobs a second in small batches, through the SDK, which retries with keys."""
 
     client: Client
+    batches_per_s: int = LOAD_BATCHES_PER_S
     ids: list[str] = field(default_factory=list)
     failed: int = 0
     _stopped: bool = False
@@ -129,7 +130,7 @@ class Load:
             task = asyncio.create_task(self._submit(jobs))
             pending.add(task)
             task.add_done_callback(pending.discard)
-            await asyncio.sleep(max(start + sent / LOAD_BATCHES_PER_S - time.perf_counter(), 0))
+            await asyncio.sleep(max(start + sent / self.batches_per_s - time.perf_counter(), 0))
         await asyncio.gather(*pending)
 
     async def _submit(self, jobs: list[JobRequest]) -> None:
@@ -220,7 +221,9 @@ class Rig:
 
 
 @contextlib.asynccontextmanager
-async def under_load(cluster: LocalCluster) -> AsyncIterator[Rig]:
+async def under_load(
+    cluster: LocalCluster, batches_per_s: int = LOAD_BATCHES_PER_S
+) -> AsyncIterator[Rig]:
     """A running cluster with a worker, probes and load."""
     connector = aiohttp.TCPConnector(limit=0)
     async with (
@@ -228,7 +231,7 @@ async def under_load(cluster: LocalCluster) -> AsyncIterator[Rig]:
         aiohttp.ClientSession(connector=connector) as session,
     ):
         await cluster.worker("w1", "bench.tasks:app", slots=200)
-        load = Load(client)
+        load = Load(client, batches_per_s)
         loading = asyncio.create_task(load.run())
         probes = Probes(session, [node.url for node in cluster.nodes])
         rig = Rig(cluster, probes, load, loading)
