@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
-import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -15,7 +13,7 @@ import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import report
+from bench import machine, report
 from bench.harness import FULL, QUICK, Result, Scale
 
 ROWS = {
@@ -56,9 +54,12 @@ def main() -> int:
     if unknown:
         parser.error(f"unknown rows: {', '.join(unknown)}")
     scale = FULL if arguments.scale == "full" else QUICK
+    conditions, before = machine.description(), machine.weather()
     results = [result for row in wanted for result in _measure(row, scale)]
+    conditions += "\n" + machine.between(before, machine.weather())
+    print(f"\n{conditions}")
     if not arguments.no_record:
-        _record(results, scale)
+        _record(results, scale, conditions)
     _report(results, arguments.fill)
     return 0 if all(result.holds for result in results) else 1
 
@@ -79,10 +80,10 @@ def _measure(row: str, scale: Scale) -> list[Result]:
     return results
 
 
-def _record(results: list[Result], scale: Scale) -> None:
+def _record(results: list[Result], scale: Scale, conditions: str) -> None:
     with RESULTS.open("a", encoding="utf-8") as file:
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
-        file.write(f"\n## {now} UTC, commit {commit()}, scale {scale.name}\n\n{machine()}\n\n")
+        file.write(f"\n## {now} UTC, commit {commit()}, scale {scale.name}\n\n{conditions}\n\n")
         file.write("| row | what | measured | target | outcome |\n|---|---|---|---|---|\n")
         file.writelines(result.line() + "\n" for result in results)
 
@@ -101,19 +102,6 @@ def commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def machine() -> str:
-    model = platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        models = [line for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = models[0].split(":")[1].strip() if models else model
-    return (
-        f"{os.cpu_count()} cores ({model}), Python {platform.python_version()}; nodes, workers and "
-        "load generator share them. Load averages before the run: "
-        f"{', '.join(f'{load:.1f}' for load in os.getloadavg())}."
-    )
 
 
 if __name__ == "__main__":

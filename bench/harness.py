@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import random
-from collections.abc import Sequence
+import sys
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from chaos.live.processes import LocalCluster
+from chaos.live.processes import Child, LocalCluster, free_ports
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 QUIET = ("--log-level", "warning")
@@ -115,6 +118,28 @@ async def replicas_equal(cluster: LocalCluster) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+@contextlib.asynccontextmanager
+async def bare_echo(cluster: LocalCluster, folder: Path) -> AsyncIterator[str]:
+    """The address of an aiohttp server that does nothing but answer."""
+    (port,) = free_ports(1)
+    echo = Child("echo", [sys.executable, "-m", "bench.echo", str(port)], folder, {})
+
+    async def answers() -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    await echo.start()
+    try:
+        await cluster.until(answers, "the echo server")
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        await echo.kill()
 
 
 def job_json(name: str, payload_bytes: int = 100, extra: str = "") -> bytes:

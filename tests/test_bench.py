@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import report
+from bench import machine, report
 from bench.__main__ import ROWS
 from bench.harness import Result
 from bench.histogram import Latencies
+from bench.machine import Weather
 from bench.report import TARGETS, Bound, Target, filled, number
 from bench.spend import group_of, shares_of
 from bench.usage import usage_of
@@ -112,3 +113,16 @@ def test_cpu_time_of_this_process_grows_while_it_works() -> None:
     before = usage_of(os.getpid())
     sum(number * number for number in range(200_000))
     assert (usage_of(os.getpid()) - before).loop_cpu_s > 0
+
+
+def test_a_run_says_what_the_machine_was_like_and_what_its_host_took() -> None:
+    before = Weather(50.0, 0.1, 0.4, {"user": 100, "idle": 100, "steal": 0})
+    after = Weather(90.0, 0.2, 7.0, {"user": 150, "idle": 125, "steal": 25})
+    text = machine.between(before, after)
+    assert "loop 50 ms" in text and "loop 90 ms" in text and "p99 7.00 ms" in text
+    assert "25.0% of the CPU time" in text
+
+
+def test_the_machine_is_asked(tmp_path: Path) -> None:
+    seen = machine.weather(tmp_path)
+    assert seen.loop_ms > 0 and 0 < seen.sync_p50_ms <= seen.sync_p99_ms

@@ -9,7 +9,8 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.__main__ import RESULTS, commit, machine
+from bench.__main__ import RESULTS, commit
+from bench.machine import description
 from bench.micro.timing import ROUNDS, Step
 
 PARTS = ("edge", "codec", "machine", "timers", "derived", "disk", "wire", "leader", "worker")
@@ -45,7 +46,7 @@ def main() -> int:
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
         head = f"\n## {now} UTC, commit {commit()}, single steps (`python -m bench.micro`)\n\n"
         with RESULTS.open("a", encoding="utf-8") as file:
-            file.write(f"{head}{machine()}\n\n" + "\n".join(lines) + "\n")
+            file.write(f"{head}{description()}\n\n" + "\n".join(lines) + "\n")
     return 0
 
 

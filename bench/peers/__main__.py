@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.__main__ import RESULTS, commit, machine
+from bench.__main__ import RESULTS, commit
+from bench.machine import description
 from bench.peers import disk, install
 from bench.peers.catalogue import PEERS, Peer, named
 from bench.peers.harness import Figures, Plan, measure
@@ -87,7 +88,7 @@ def _compare(peers: Sequence[Peer], plan: Plan, arguments: argparse.Namespace) -
         rounds.append(figures)
         states.append(_state(arguments.folder))
     title = f"commit {commit()}, side by side (`python -m bench.peers`), rounds: {len(rounds)}"
-    conditions = f"{machine()} Before and after each round: {'; '.join(states)}."
+    conditions = f"{description()} Before and after each round: {'; '.join(states)}."
     lines = ["", f"## {_now()} UTC, {title}", "", conditions, *report(peers, rounds, failed)]
     print("\n".join(lines))
     if not arguments.no_record:

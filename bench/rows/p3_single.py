@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from pathlib import Path
 
 import aiohttp
 
-from bench.harness import QUIET, Result, Scale, by_status, job_json, replicas_equal
-from chaos.live.processes import Child, LocalCluster, free_ports
+from bench.harness import (
+    QUIET,
+    Result,
+    Scale,
+    bare_echo,
+    by_status,
+    job_json,
+    replicas_equal,
+)
+from chaos.live.processes import LocalCluster
 
 CONNECTIONS = 32
 ROUNDS = 3
@@ -38,21 +45,14 @@ async def _post_all(url: str, body: bytes, count: int, expected: int) -> float:
 
 
 async def measure(scale: Scale, folder: Path) -> list[Result]:
-    (port,) = free_ports(1)
-    echo = Child("echo", [sys.executable, "-m", "bench.echo", str(port)], folder, {})
     body = job_json("noop")
-    async with LocalCluster(folder, flags=QUIET) as cluster:
-        await echo.start()
-        try:
-            leader = await cluster.leader()
-            await cluster.until(lambda: _answers(port), "the echo server")
-            ours, theirs = [], []
-            for _ in range(ROUNDS):
-                count = scale.singles // ROUNDS
-                theirs.append(await _post_all(f"http://127.0.0.1:{port}/", body, count, 200))
-                ours.append(await _post_all(f"{leader.url}/v1/jobs", body, count, 201))
-        finally:
-            await echo.kill()
+    async with LocalCluster(folder, flags=QUIET) as cluster, bare_echo(cluster, folder) as echo:
+        leader = await cluster.leader()
+        ours, theirs = [], []
+        for _ in range(ROUNDS):
+            count = scale.singles // ROUNDS
+            theirs.append(await _post_all(echo, body, count, 200))
+            ours.append(await _post_all(f"{leader.url}/v1/jobs", body, count, 201))
         expected = ROUNDS * (scale.singles // ROUNDS)
         holds = (await by_status(cluster))["pending"] == expected and await replicas_equal(cluster)
     rate, echo_rate = sorted(ours)[ROUNDS // 2], sorted(theirs)[ROUNDS // 2]
@@ -62,12 +62,3 @@ async def measure(scale: Scale, folder: Path) -> list[Result]:
         "ratio": f"{rate / echo_rate:.0%}",
     }
     return [Result("P3", "single-job POST, 32 connections", figures, ">= 60 % of echo", holds)]
-
-
-async def _answers(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True
