@@ -92,6 +92,11 @@ class Probe:
         member = self.core.roster.current.find(node_id)
         return None if member is None else member.folder
 
+    @property
+    def members_are_durable(self) -> bool:
+        """That configuration would survive a loss of power at this moment."""
+        return self.core.roster.index <= self.journal.durable_index
+
     # A leader ------------------------------------------------------------------------------
 
     def counted(self, peer: str) -> int:

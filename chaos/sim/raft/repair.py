@@ -39,7 +39,7 @@ class Repair:
     # A disk is lost --------------------------------------------------------------------------
 
     def may_lose(self, machine: Machine) -> bool:
-        """One at a time, and only once every member's log says whose folder it is: in the first
+        """One at a time, and only once every member's disk says whose folder it is: in the first
         moments of a cluster nobody can tell a lost disk from a new one. And never one of two
         voters: nobody could take it out of the cluster then, so it would be lost for good."""
         world = self._world
@@ -49,7 +49,9 @@ class Repair:
         folders = set()
         for one in members:
             probe = one.life.probe if one.life is not None else None
-            folders.add(probe.folder_of(machine.id) if probe is not None else "")
+            if probe is None or not probe.members_are_durable:
+                return False
+            folders.add(probe.folder_of(machine.id))
         return not self._lost and machine in members and len(folders) == 1 and folders != {""}
 
     def lose(self, machine: Machine) -> None:
