@@ -20,7 +20,7 @@ from cluster.actors.services import NotLeader, Services
 from cluster.api.codec import encode_json
 from cluster.api.errors import ProblemError, problem_of, refusal
 from cluster.api.jobs import submit_plain
-from cluster.api.lane import Lane
+from cluster.api.lane import Lane, Lanes
 from cluster.api.lookup import answer_of, plain_answer
 from cluster.api.plain import BACKLOG, Head, signature
 from cluster.api.plain import answer as plain
@@ -42,7 +42,7 @@ class Door:
     def __init__(self, services: Services, server: web.Server) -> None:
         self._services = services
         self._server = server
-        self._lanes: set[Lane] = set()
+        self._lanes = Lanes()
         self._listener: asyncio.Server | None = None
         self._late: set[asyncio.Task[None]] = set()
         self.port = 0  # that it was given, where any would do
@@ -60,8 +60,7 @@ class Door:
         """No connection comes in any more, and lanes end when they have answered."""
         if self._listener is not None:
             self._listener.close()
-        for lane in list(self._lanes):
-            lane.close()
+        self._lanes.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while self._lanes:  # noqa: ASYNC110  (once in a node's life)

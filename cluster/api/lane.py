@@ -15,6 +15,8 @@ from typing import Protocol, cast
 
 from cluster.api.plain import HEAD_BYTES_MAX, HEAD_END, Head, plain_head
 
+IDLE_S = 75.0  # as the ordinary server
+
 
 class Counter(Protocol):
     """What stands behind a lane."""
@@ -29,10 +31,42 @@ class Counter(Protocol):
         """Give the connection to the ordinary server."""
 
 
+class Lanes:
+    """All connections of a listener that are in the lane. One that says nothing for IDLE_S to twice
+    as long is closed: a client that vanished without a word would hold its file descriptor."""
+
+    def __init__(self) -> None:
+        self._lanes: set[Lane] = set()
+        self._look: asyncio.TimerHandle | None = None  # none while nobody is here
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    def add(self, lane: Lane) -> None:
+        self._lanes.add(lane)
+        if self._look is None:
+            self._look = asyncio.get_running_loop().call_later(IDLE_S, self._look_round)
+
+    def discard(self, lane: Lane) -> None:
+        self._lanes.discard(lane)
+
+    def close(self) -> None:
+        """No lane takes a further request."""
+        for lane in list(self._lanes):
+            lane.close()
+
+    def _look_round(self) -> None:
+        self._look = None
+        for lane in list(self._lanes):
+            lane.close_if_idle()
+        if self._lanes:
+            self._look = asyncio.get_running_loop().call_later(IDLE_S, self._look_round)
+
+
 class Lane(asyncio.Protocol):
     """One connection, until it is handed over."""
 
-    def __init__(self, counter: Counter, lanes: set[Lane]) -> None:
+    def __init__(self, counter: Counter, lanes: Lanes) -> None:
         self._counter = counter
         self._lanes = lanes
         self._transport: asyncio.Transport | None = None
@@ -40,6 +74,7 @@ class Lane(asyncio.Protocol):
         self._length = 0  # of the request under way, 0 if there is none
         self._is_choked = False
         self._is_closing = False
+        self._was_heard = True  # since somebody looked last
 
     # -- asyncio ---------------------------------------------------------------------------------
 
@@ -52,6 +87,7 @@ class Lane(asyncio.Protocol):
         self._lanes.discard(self)
 
     def data_received(self, data: bytes) -> None:
+        self._was_heard = True
         self._received = self._received + data if self._received else data
         if not self._length and not self._is_choked:
             self._next()
@@ -117,3 +153,9 @@ class Lane(asyncio.Protocol):
         self._is_closing = True
         if not self._length and self._transport is not None:
             self._transport.close()
+
+    def close_if_idle(self) -> None:
+        """Half a request that was left lying counts as idle, one under way does not."""
+        if not self._was_heard and not self._length and self._transport is not None:
+            self._transport.close()
+        self._was_heard = False

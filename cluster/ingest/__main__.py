@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 
-from cluster.api.lane import Lane
+from cluster.api.lane import Lane, Lanes
 from cluster.api.plain import BACKLOG
 from cluster.ingest.counter import Counter
 from cluster.ingest.handover import Sender
@@ -44,7 +44,7 @@ class Ingest:
     def __init__(self, channel: socket.socket) -> None:
         self._wire = Wire(self._heard, self._lost)
         self._sender = Sender(channel)
-        self._lanes: set[Lane] = set()
+        self._lanes = Lanes()
         self._counter: Counter | None = None
         self._listener: asyncio.Server | None = None
         self._ended = asyncio.Event()
@@ -103,8 +103,7 @@ class Ingest:
     async def _stop(self) -> None:
         if self._listener is not None:
             self._listener.close()
-        for lane in list(self._lanes):
-            lane.close()
+        self._lanes.close()
         while self._lanes or (self._counter is not None and not self._counter.is_idle):  # noqa: ASYNC110
             await asyncio.sleep(0.01)  # once in its life, and no single event tells it
         await self._sender.flushed()

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from api_fakes import FakeNode, until
 
+from cluster.api import lane as lane_module
 from cluster.api.door import Door
 from cluster.api.plain import plain_head
 from cluster.consensus import Outcome
@@ -199,6 +200,22 @@ async def test_a_node_that_leads_no_more_lets_the_ordinary_server_look(served: S
     served.node.raft.follow(None, None)
     status, _, problem = await lane.answer()
     assert (status, problem["code"]) == (503, "no_quorum")
+
+
+async def test_a_connection_that_says_nothing_is_closed_and_one_at_work_is_not(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane_module, "IDLE_S", 0.02)
+    served.node.raft.held = []
+    silent, halfway, busy = [await served.connect() for _ in range(3)]
+    halfway.send(post()[:-3])
+    busy.send(post())
+    await until(lambda: served.node.raft.held)
+    await silent.ended()
+    await halfway.ended()
+    served.node.raft.release_held()
+    assert (await busy.answer())[0] == 201
+    await busy.ended()
 
 
 async def test_what_is_under_way_is_answered_when_the_door_closes(served: Served) -> None:
