@@ -181,6 +181,7 @@ _BY_CODE: dict[str, type[QuorateError]] = {
     "unknown_schedule": NotFound,
     "unknown_worker": NotFound,
     "unknown_member": NotFound,
+    "conflict": Conflict,  # as one entry of a batch, which has no status of its own
     "stale_attempt": StaleAttempt,
     "payload_too_large": PayloadTooLarge,
     "no_quorum": Unavailable,
