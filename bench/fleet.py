@@ -34,6 +34,7 @@ from cluster.actors.waiters import Waiters
 from cluster.api import frames
 from cluster.consensus import ConsensusConfig, Outcome, ProposalCallback, Role
 from cluster.machine.commands import JobGroup, SubmitJobs
+from cluster.machine.levels import HIGHEST_LEVEL
 from cluster.machine.model import JobSpec, WorkerSpec
 from cluster.projections.metrics import Metrics
 from cluster.projections.ready import ReadyQueues
@@ -166,7 +167,9 @@ class Fleet:
     def __init__(self, jobs_last_ms: int, seed: int = 1) -> None:
         self.clock = SimClock(asyncio.get_running_loop())
         config = ConsensusConfig("me", "me", (), Path("/nowhere"))
-        self.raft = RaftState(config, self.clock, "me", cast(Any, self._make_log))
+        self.raft = RaftState(
+            config, self.clock, "me", cast(Any, self._make_log), level=HIGHEST_LEVEL
+        )
         self.ready = ReadyQueues()
         self.raft.on_effects(lambda effects, _: self.ready.feed(effects))
         self.metrics = Metrics(lambda: self.raft.state, dict)

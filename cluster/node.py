@@ -35,6 +35,7 @@ from cluster.actors.services import Services
 from cluster.actors.submissions import Submissions
 from cluster.actors.supervisor import Supervisor
 from cluster.actors.timekeeper import Timekeeper
+from cluster.actors.upgrader import Upgrader
 from cluster.actors.waiters import Waiters
 from cluster.api.app import build_app
 from cluster.api.door import Door
@@ -50,6 +51,8 @@ from cluster.consensus import (
 )
 from cluster.history import History
 from cluster.ingest.gate import Gate, IngestError
+from cluster.levelmark import LevelError, LevelMark
+from cluster.machine.levels import OWN, Support
 from cluster.policy.timing import RELEASES
 from cluster.projections.metrics import Metrics
 from cluster.projections.ready import ReadyQueues
@@ -94,6 +97,9 @@ class Node:
     """A member of a cluster (or a cluster of one). Use as an async context manager, or
     `start()` and `stop()`. All methods belong to the event loop that started it."""
 
+    highest_level = OWN.highest  # that this release knows
+    make_raft = RaftState
+
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
         self.settings = settings
         self.clock = GuardedClock(
@@ -106,6 +112,7 @@ class Node:
         self._gate: Gate | None = None
         self._stopping: set[asyncio.Task[None]] = set()
         self._started = False
+        self._level_mark = LevelMark(settings.data, self.highest_level)
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
@@ -118,7 +125,11 @@ class Node:
         settings, clock = self.settings, self.clock
         retention_ms = settings.history_retention_days * DAY_MS
         self.history = History.open(settings.data / "history.sqlite", retention_ms, clock)
-        self.raft = RaftState(self._consensus_config(), clock, settings.advertise_http)
+        support = self._level_mark.support(settings.feature_level_max)
+        self.raft = self.make_raft(
+            self._consensus_config(support), clock, settings.advertise_http, support=support
+        )
+        self.raft.on_level(self._level_mark.reached)
         self.ready_queues = ReadyQueues()
         self.metrics = Metrics(lambda: self.raft.state, self._gauges)
         self.raft.on_effects(lambda effects, _: self.ready_queues.feed(effects))
@@ -147,6 +158,7 @@ class Node:
         self.desk = WorkerDesk(self.raft, self.proposer, clock, self.live, grace_ms)
         ttl_ms = round(settings.worker_ttl_seconds * 1000)
         self.polls = PollDesk(self.raft, self.desk, clock, ttl_ms)
+        self.upgrades = Upgrader(self.raft, self.proposer, settings.feature_level_delay_seconds)
         self.leader_duties = self._leader_duties(ttl_ms)
         self.raft.on_leadership(self._on_leadership)
         express = Express(self.raft, self.proposer, self.desk, self.ready_queues, self.dispatcher)
@@ -165,6 +177,7 @@ class Node:
             Planner(self.raft, clock),
             Submissions(self.proposer, express),
             source,
+            self.upgrades,
         )
 
     def _habits(self, folder: Path) -> Habits:
@@ -189,11 +202,12 @@ class Node:
                 Replanner(raft, proposer, clock),
                 Detector(raft, proposer, self.desk, clock, ttl_ms),
                 Janitor(raft, proposer, settings.dead_letters_max),
+                self.upgrades,
             ],
             self._on_give_up,
         )
 
-    def _consensus_config(self) -> ConsensusConfig:
+    def _consensus_config(self, support: Support = OWN) -> ConsensusConfig:
         settings = self.settings
         return ConsensusConfig(
             node_id=settings.advertise,
@@ -203,7 +217,12 @@ class Node:
             data_dir=settings.data,
             cluster_secret=settings.cluster_secret,
             tls=TlsFiles(*settings.raft_tls) if settings.raft_tls is not None else None,
-            meta={"http": settings.advertise_http, "version": release(), "name": settings.name},
+            meta={
+                "http": settings.advertise_http,
+                "version": release(),
+                "name": settings.name,
+                **support.meta(),
+            },
             fsync=settings.fsync,
             heartbeat_ms=settings.heartbeat_ms,
             election_min_ms=settings.election_min_ms,
@@ -219,6 +238,8 @@ class Node:
             "raft_term": raft.consensus.term,
             "raft_commit_index": raft.commit_index,
             "raft_applied_index": raft.applied_index,
+            "feature_level": raft.feature_level,
+            "feature_level_known": raft.support.highest,
             "proposals_queued": self.proposer.queued,
             "proposed_batches": self.proposer.batches_total,
             "proposed_commands": self.proposer.commands_total,
@@ -283,15 +304,17 @@ class Node:
                 f"cannot create data folder {self.settings.data}: {error.strerror}"
             ) from error
         try:
+            self._level_mark.read(joins=self.settings.join)
             self._build()
             await self.raft.consensus.start()
-        except (ConsensusStartError, OSError) as error:
+        except (ConsensusStartError, LevelError, OSError) as error:
             await self._abandon()
             raise NodeStartError(str(error)) from error
         except asyncio.CancelledError:
             await self._abandon()
             raise
         self._started = True
+        self._level_mark.write()
         self.watches.start()
         try:
             await self._serve()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -20,6 +20,7 @@ from cluster.machine import snapshot as machine_snapshot
 from cluster.machine.apply import Strictness, apply
 from cluster.machine.commands import decode_batch
 from cluster.machine.effects import Effects
+from cluster.machine.levels import BASE_LEVEL, OWN, Support, refusal
 from cluster.machine.results import Rejected
 from cluster.machine.state import State
 
@@ -32,6 +33,15 @@ EffectsListener = Callable[[Effects, int], None]
 EntryListener = Callable[[int, int, bytes], None]
 BatchCallback = Callable[[Outcome, Any], None]
 _encode = msgspec.msgpack.Encoder().encode
+
+
+class MemberLevels(NamedTuple):
+    """What a member of the cluster knows; `support` is None while it is not connected, and of a
+    release that does not say."""
+
+    id: str
+    connected: bool
+    support: Support | None
 
 
 def _report_bug(bug: Exception) -> None:
@@ -48,10 +58,17 @@ class RaftState:
         clock: Clock,
         own_http: str,
         make_consensus: Callable[..., Consensus] = Consensus,
+        support: Support = OWN,
+        level: int = BASE_LEVEL,
     ) -> None:
-        """`make_consensus(config, machine, on_role)`: simulation puts its own in."""
+        """`make_consensus(config, machine, on_role)`: simulation puts its own in, and may begin at
+        another `level`."""
         Strictness.report = _report_bug
         self.state = State()
+        self.support = support
+        self.feature_level = self.state.level = level
+        self._on_fatal = config.on_fatal
+        self._is_refused = False
         self.node_id = config.node_id
         self._applied_index = 0
         self.is_leader = False
@@ -64,6 +81,7 @@ class RaftState:
         self._entry_listeners: list[EntryListener] = []
         self._restored: list[Callable[[State], None]] = []
         self._preparing: list[Callable[[State], Callable[[], None]]] = []
+        self._level_listeners: list[Callable[[int], None]] = []
         self._leadership: list[Callable[[bool], None]] = []
         self._leader_listeners: list[Callable[[str | None], None]] = []
         self._epoch_gates: list[Callable[[], bool]] = []
@@ -84,6 +102,10 @@ class RaftState:
     def on_restored(self, listener: Callable[[State], None]) -> None:
         """Called when a snapshot replaced the whole state."""
         self._restored.append(listener)
+
+    def on_level(self, listener: Callable[[int], None]) -> None:
+        """Called with the cluster's new feature level, also with one that ends this node."""
+        self._level_listeners.append(listener)
 
     def before_restored(self, prepare: Callable[[State], Callable[[], None]]) -> None:
         """For projections of the whole state: `prepare(state)` builds it aside, in any thread, what
@@ -119,7 +141,13 @@ class RaftState:
             self.undecodable_total += 1
             self._applied_index = index
             return [Rejected.UNDECODABLE]
+        if self._is_refused:
+            return None
         results, effects = apply(self.state, batch)
+        if self.state.level != self.feature_level:
+            self._take_level()
+            if self._is_refused:
+                return None
         self._applied_index = index
         self._tell(effects, index)
         for listener in self._entry_listeners:
@@ -135,15 +163,26 @@ class RaftState:
                 self.listener_errors_total += 1
                 log.exception("listener %r failed at log index %d", listener, index)
 
+    def _take_level(self) -> None:
+        """The cluster has been raised. A release that does not know the level must not go on: it
+        would apply something else than the others, or pass over what it cannot read."""
+        level = self.feature_level = self.state.level
+        log.info("the cluster is at feature level %d", level)
+        for listener in self._level_listeners:
+            listener(level)
+        if too_new := refusal(level, self.support.highest):
+            self._is_refused = True
+            self._on_fatal(too_new)
+
     def snapshot(self) -> Iterator[bytes]:
-        return machine_snapshot.dump(self.state)
+        return machine_snapshot.dump(self.state, self.state.level)
 
     def restore(self, chunks: Iterable[bytes]) -> None:
         self.load(chunks)()()
 
     def load(self, chunks: Iterable[bytes]) -> Callable[[], Callable[[], None]]:
         """Builds a state aside, in any thread; the answer puts it in place, on the loop."""
-        state = machine_snapshot.load(chunks)
+        state = machine_snapshot.load(chunks, self.support.highest)
         prepared = [prepare(state) for prepare in self._preparing]
 
         def adopt() -> Callable[[], None]:
@@ -152,6 +191,8 @@ class RaftState:
                 put()
             for listener in self._restored:
                 listener(state)
+            if state.level != self.feature_level:
+                self._take_level()
             return old.tables.jobs.clear_slowly
 
         return adopt
@@ -284,6 +325,20 @@ class RaftState:
     def members_epoch(self) -> int:
         """How often the members have changed, as far as this node knows."""
         return self.consensus.members().epoch
+
+    def levels(self) -> list[MemberLevels]:
+        """What the members told about the feature levels they know, this one among them."""
+        peers = {peer.id: peer for peer in self.consensus.peers()}
+        found = []
+        for member_id in self.consensus.members().ids:
+            peer = peers.get(member_id)
+            if member_id == self.node_id:
+                found.append(MemberLevels(member_id, True, self.support))
+            elif peer is None or not peer.connected:
+                found.append(MemberLevels(member_id, False, None))
+            else:
+                found.append(MemberLevels(member_id, True, Support.read(peer.meta)))
+        return found
 
     async def add_member(self, node_id: str, timeout_ms: int, *, is_learner: bool) -> None:
         """Let a node in. Raises MembershipError; only the leader can do it."""

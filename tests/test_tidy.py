@@ -26,6 +26,7 @@ RANKS = {
     "cluster.dashboard": 5,
     "cluster.actors": 4,
     "cluster.raft_state": 3,
+    "cluster.levelmark": 2,
     "cluster.projections": 2,
     "cluster.backup": 3,
     "cluster.machine": 1,

@@ -23,6 +23,7 @@ from cluster.api import frames
 from cluster.clock import SystemClock
 from cluster.consensus import ConsensusConfig, Outcome, ProposalCallback, Role
 from cluster.machine.commands import JobGroup, SubmitJobs
+from cluster.machine.levels import HIGHEST_LEVEL
 from cluster.projections.ready import ReadyQueues
 from cluster.raft_state import RaftState
 
@@ -97,7 +98,7 @@ class Leader:
 
     def __init__(self) -> None:
         config, clock = ConsensusConfig("me", "me", (), Path("/nowhere")), SystemClock()
-        self.raft = RaftState(config, clock, "me", cast(Any, LoneLog))
+        self.raft = RaftState(config, clock, "me", cast(Any, LoneLog), level=HIGHEST_LEVEL)
         self.ready = ReadyQueues()
         self.raft.on_effects(lambda effects, _: self.ready.feed(effects))
         self.proposer = Proposer(self.raft)

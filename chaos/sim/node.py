@@ -35,6 +35,7 @@ from cluster.actors.waiters import Waiters
 from cluster.clock import Clock, GuardedClock
 from cluster.consensus import Consensus, ConsensusConfig
 from cluster.history import FinishedJob, History
+from cluster.machine.levels import HIGHEST_LEVEL
 from cluster.projections.ready import ReadyQueues
 from cluster.raft_state import RaftState
 
@@ -129,7 +130,8 @@ class SimNode:
         config = ConsensusConfig(
             self.id, self.id, tuple(i for i in world.node_ids if i != self.id), Path("/nowhere")
         )
-        self.raft = RaftState(config, clock, self.id, cast(Any, self._make_consensus))
+        make = cast(Any, self._make_consensus)
+        self.raft = RaftState(config, clock, self.id, make, level=HIGHEST_LEVEL)
         self.ready_queues = ReadyQueues()
         self.history = SimHistory(world.loop, self.disk.history)
         raft = self.raft

@@ -17,10 +17,12 @@ from cluster.actors.proposer import Part, Proposer
 from cluster.actors.services import OutcomeUnknown
 from cluster.actors.session import Session
 from cluster.machine.commands import AssignNew, JobGroup
+from cluster.machine.levels import GATES
 from cluster.machine.results import Given, Result
 from cluster.projections.ready import ReadyQueues
 from cluster.raft_state import RaftState
 
+LEVEL = GATES[AssignNew]
 TAKERS_MAX = 64  # of one submission; of a batch for more workers the dispatcher deals the rest
 
 
@@ -46,7 +48,7 @@ class Express:
         """Assignments of the jobs that these groups will create, each with who waits for it; their
         credit is taken. They mean the submission right before them in the same entry."""
         parts: list[Part] = []
-        if not self._dispatcher.is_settled:
+        if not self._dispatcher.is_settled or self._raft.feature_level < LEVEL:
             return parts
         for group in groups:
             takers = self._takers(group)

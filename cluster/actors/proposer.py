@@ -13,9 +13,16 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from cluster.actors.services import DiskFull, NotLeader, OutcomeUnknown, Overloaded
+from cluster.actors.services import (
+    DiskFull,
+    LevelTooLow,
+    NotLeader,
+    OutcomeUnknown,
+    Overloaded,
+)
 from cluster.consensus import BUSY, DISK_FULL, Outcome
 from cluster.machine.commands import Command
+from cluster.machine.levels import GATES, HIGHEST_LEVEL
 from cluster.machine.results import Rejected, Result
 from cluster.raft_state import RaftState
 
@@ -79,14 +86,17 @@ class Proposer:
     def propose(self, command: Command) -> asyncio.Future[Result]:
         """The command's result once committed and applied.
 
-        Raises NotLeader or Overloaded at once (nothing was proposed). The future raises NotLeader
-        or Overloaded (not in any log) or OutcomeUnknown (may or may not commit)."""
+        Raises NotLeader, Overloaded or LevelTooLow at once (nothing was proposed). The future
+        raises NotLeader or Overloaded (not in any log) or OutcomeUnknown (may or may not commit).
+        """
         return self.propose_all((command,))
 
     def propose_all(self, commands: Sequence[Command]) -> asyncio.Future[Result]:
         """The result of the last of some commands, for who reads from the state what became of the
         others: once it is known they are applied, or never will be. Raises as `propose`."""
         self._require_place()
+        if self._raft.feature_level < HIGHEST_LEVEL:
+            self._require_level(commands)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         deadline, last = loop.time() + QUEUE_WAIT_S, commands[-1]
@@ -99,6 +109,8 @@ class Proposer:
         """Commands that mean nothing one by one: they go into the same entry, side by side, or none
         of them does. Raises as `propose`."""
         self._require_place()
+        if self._raft.feature_level < HIGHEST_LEVEL:
+            self._require_level([command for command, _ in parts])
         self._put(_encoded(parts, asyncio.get_running_loop().time() + QUEUE_WAIT_S))
         self._added()
 
@@ -118,6 +130,13 @@ class Proposer:
             raise NotLeader(self._raft.leader_http)
         if len(self._queue) >= QUEUE_COMMANDS_MAX or self._queue_bytes >= QUEUE_BYTES_MAX:
             raise Overloaded("the proposal queue is full")
+
+    def _require_level(self, commands: Sequence[Command]) -> None:
+        """Some member may not be able to read everything that this release writes."""
+        for command in commands:
+            needed = GATES[type(command)]
+            if needed > self._raft.feature_level:
+                raise LevelTooLow(type(command).__name__, needed, self._raft.feature_level)
 
     def _added(self) -> None:
         self._wake()

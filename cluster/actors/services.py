@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cluster.actors.polls import PollDesk
     from cluster.actors.proposer import Proposer
     from cluster.actors.submissions import Submissions
+    from cluster.actors.upgrader import Upgrader
     from cluster.actors.waiters import Waiters
     from cluster.backup.take import Source
     from cluster.clock import Clock
@@ -51,6 +52,16 @@ class DiskFull(Overloaded):
 
 class OutcomeUnknown(Exception):
     """The proposal may or may not commit; retry with the same idempotency key."""
+
+
+class LevelTooLow(Exception):
+    """A member of an older release could not read this; nothing was changed."""
+
+    def __init__(self, command: str, needed: int, level: int) -> None:
+        super().__init__(
+            f"{command} needs feature level {needed}, the cluster is at {level}: run releases that "
+            "know it on all nodes, then `quorate cluster upgrade`"
+        )
 
 
 class Assignment(Struct, array_like=True, frozen=True, gc=False):
@@ -123,4 +134,5 @@ class Services:
     planner: Planner
     submissions: Submissions
     backups: Source
+    upgrades: Upgrader
     draining: bool = False

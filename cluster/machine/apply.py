@@ -16,6 +16,7 @@ from cluster.machine import reducers  # noqa: F401  (registers them)
 from cluster.machine.commands import Batch, Unreadable
 from cluster.machine.effects import Effects, new_effects
 from cluster.machine.firing import fire
+from cluster.machine.levels import BASE_LEVEL, HIGHEST_LEVEL, is_known
 from cluster.machine.overlap import settle
 from cluster.machine.registry import REDUCERS, reduces
 from cluster.machine.results import Rejected, Result
@@ -51,7 +52,10 @@ def apply(state: State, batch: Batch) -> tuple[list[Result], Effects]:
     state.epoch = batch.epoch
     state.now_ms = max(state.now_ms, batch.now_ms)
     _fire_due(state, effects)
-    results = [_apply_one(state, command, effects) for command in batch.commands]
+    if state.level < HIGHEST_LEVEL:
+        results = [_apply_known(state, command, effects) for command in batch.commands]
+    else:
+        results = [_apply_one(state, command, effects) for command in batch.commands]
     state.new_jobs = NO_JOBS
     _roll_digest(state, results)
     return results, effects
@@ -67,6 +71,13 @@ def _fire_due(state: State, effects: Effects) -> None:
             _book_bug(state, bug)
         if state.runs_ended or state.schedules_freed:
             _settle(state, effects)
+
+
+def _apply_known(state: State, command: object, effects: Effects) -> Result:
+    """An older member cannot read what is above the cluster's level; so nobody applies it."""
+    if not is_known(type(command), state.level):
+        return Rejected.UNDECODABLE
+    return _apply_one(state, command, effects)
 
 
 def _apply_one(state: State, command: object, effects: Effects) -> Result:
@@ -124,4 +135,6 @@ def _roll_digest(state: State, results: list[Result]) -> None:
         # Not of old: a log of the first release must lead to the digests that it led to then.
         later = (state.missed, len(tables.calendars), state.releases)
         digest = zlib.crc32(_encode(later), digest)
+    if state.level > BASE_LEVEL:
+        digest = zlib.crc32(_encode(state.level), digest)
     state.digest = digest

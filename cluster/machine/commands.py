@@ -3,6 +3,7 @@
 A command carries answers (`retry_at_ms`, `next_fire_ms`, ids chosen by the dispatcher), never
 formulas, so policies can change between releases while old logs replay exactly. Tags are
 append-only and fields are appended with defaults; `tests/machine/test_golden_log.py` holds that.
+Which of them a cluster of two releases may use stands in `levels`.
 
 Hot commands are columnar: one command books a thousand jobs.
 
@@ -300,6 +301,12 @@ class AssignNew(Struct, array_like=True, frozen=True, gc=False, tag=25):
     count: Count
 
 
+class RaiseLevel(Struct, array_like=True, frozen=True, gc=False, tag=28):
+    """All members know this feature level: from now on what it brought may be used."""
+
+    level: Count
+
+
 Command = (
     SubmitJobs
     | AssignJobs
@@ -326,6 +333,7 @@ Command = (
     | ReplanSchedule
     | SetReleases
     | AssignNew
+    | RaiseLevel
 )
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from itertools import islice
 from typing import Any
 
 import msgspec
 
+from cluster.machine.levels import BLOCKS, HIGHEST_LEVEL
 from cluster.machine.snapshot_blocks import block_entry
 from cluster.machine.snapshot_format import (
     BODIES,
@@ -44,17 +46,24 @@ _bodies: dict[str, msgspec.msgpack.Decoder[Any]] = {
 }
 
 
-def dump(state: State) -> Iterator[bytes]:
-    """Yield the encoded state, one record at a time."""
+def dump(state: State, level: int = HIGHEST_LEVEL) -> Iterator[bytes]:
+    """Yield the encoded state, one record at a time, for releases that know `level`."""
     tables = state.tables
     specs = {id(row): position for position, row in enumerate(tables.specs.values())}
     yield _record("header", _header(state))
     yield from _lists("queues", tables.queues)
     yield from _lists("specs", (row.spec for row in tables.specs.values()))
-    for some in _chunks(tables.jobs.blocks.values(), _block_weight):
-        yield _record("blocks", [block_entry(block, specs[id(block.kind)]) for block in some])
-    for apart, rows in ((False, tables.jobs.rows), (True, tables.jobs.apart)):
-        for jobs in _chunks(rows.values(), _job_weight):
+    rows: list[tuple[bool, Iterable[Job]]] = [
+        (False, tables.jobs.rows.values()),
+        (True, tables.jobs.apart.values()),
+    ]
+    if level >= BLOCKS:
+        for some in _chunks(tables.jobs.blocks.values(), _block_weight):
+            yield _record("blocks", [block_entry(block, specs[id(block.kind)]) for block in some])
+    else:
+        rows.append((True, _rows_of_blocks(tables.jobs.blocks.values())))
+    for apart, some_rows in rows:
+        for jobs in _chunks(some_rows, _job_weight):
             yield _record("jobs", _job_columns(jobs, [specs[id(job.kind)] for job in jobs], apart))
     for dead in _chunks(tables.dead.values(), _dead_weight):
         yield _record("dead", _dead_columns(dead))
@@ -76,6 +85,15 @@ def dump(state: State) -> Iterator[bytes]:
         "uniques", (UniqueEntry(k, u.job_id, u.expires_ms) for k, u in tables.uniques.items())
     )
     yield _record("end", FORMAT)
+
+
+def _rows_of_blocks(blocks: Iterable[Block]) -> Iterator[Job]:
+    """Their jobs as rows with timers of their own: all that older releases know."""
+    for block in blocks:
+        for job_id in block.ids():
+            row = copy(block.look(job_id))
+            row.timer = block.timer
+            yield row
 
 
 def _record(section: str, body: object) -> bytes:
@@ -127,6 +145,7 @@ def _header(state: State) -> Header:
     return Header(
         FORMAT, state.now_ms, state.epoch, state.digest, state.next_job_id,
         state.next_worker_id, state.next_schedule_id, state.totals, state.releases, state.missed,
+        state.level,
     )  # fmt: skip
 
 
@@ -176,9 +195,10 @@ def _dead_columns(dead: Sequence[DeadJob]) -> DeadColumns:
     )
 
 
-def load(chunks: Iterable[bytes]) -> State:
-    """Rebuild a state. Raises ValueError, naming the section, for anything malformed."""
-    loader = Loader()
+def load(chunks: Iterable[bytes], highest_level: int = HIGHEST_LEVEL) -> State:
+    """Rebuild a state. Raises ValueError, naming the section, for anything malformed, and for one
+    of a higher feature level."""
+    loader = Loader(highest_level)
     for section, body in _sections(chunks):
         try:
             loader.take(section, body)

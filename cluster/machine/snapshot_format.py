@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from cluster.machine.levels import BASE_LEVEL
 from cluster.machine.model import Attempt, JobSpec, ScheduleEvent, WorkerSpec
 from cluster.machine.tables import ManualRun, Totals
 from cluster.plan import Plan
@@ -33,6 +34,7 @@ class Header(Struct, array_like=True, gc=False):
     totals: Totals
     releases: str = ""
     missed: dict[str, int] = {}
+    level: int = BASE_LEVEL
 
 
 class ExtraRow(Struct, array_like=True, gc=False):

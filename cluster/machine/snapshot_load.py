@@ -14,6 +14,7 @@ from operator import lt
 from typing import Any
 
 from cluster.machine import lifecycle
+from cluster.machine.levels import refusal
 from cluster.machine.model import JobSpec
 from cluster.machine.snapshot_blocks import block_of, bound
 from cluster.machine.snapshot_format import (
@@ -64,7 +65,8 @@ class Loader:
     """`take` every section in order, then `finish`. Both raise ValueError for what cannot be,
     `take` also KeyError, IndexError, TypeError or OverflowError."""
 
-    def __init__(self) -> None:
+    def __init__(self, highest_level: int) -> None:
+        self._highest_level = highest_level
         self._state = State()
         self._specs: list[SpecRow] = []
         self._waiting: dict[int, dict[int, list[Any]]] = {
@@ -112,6 +114,8 @@ class Loader:
     def _header(self, header: Header) -> None:
         if header.format != FORMAT:
             raise ValueError(f"format {header.format} is not {FORMAT}")
+        if too_new := refusal(header.level, self._highest_level):
+            raise ValueError(too_new)
         state = self._state
         state.now_ms, state.epoch, state.digest = header.now_ms, header.epoch, header.digest
         state.next_job_id = header.next_job_id
@@ -119,6 +123,7 @@ class Loader:
         state.next_schedule_id = header.next_schedule_id
         state.totals = header.totals
         state.releases, state.missed = header.releases, header.missed
+        state.level = header.level
         state.timers = Timers(state.now_ms)
 
     def _queues(self, names: list[str]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from cluster.machine import lifecycle
 from cluster.machine.effects import Effects, Finished
+from cluster.machine.levels import BASE_LEVEL
 from cluster.machine.tables import Block, DeadJob, Job, Tables, Totals, new_row
 from cluster.machine.timers import DUE, Timers
 from cluster.machine.unique import release_unique
@@ -28,6 +29,7 @@ class State:
         self.now_ms = 0
         self.epoch = 0
         self.digest = 0
+        self.level = BASE_LEVEL  # what all members understand, see `levels`
         self.next_job_id = FIRST_ID
         self.next_worker_id = FIRST_ID
         self.next_schedule_id = FIRST_ID

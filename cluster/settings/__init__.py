@@ -135,6 +135,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     backup_log: Annotated[
         bool, _help("keep the log beside the backups, for a restore to any moment")
     ] = True
+    feature_level_max: Annotated[
+        int, Meta(ge=0, le=10_000), _help("the cluster is not raised above it; 0: no bound")
+    ] = 0
+    feature_level_delay_seconds: Annotated[
+        float,
+        Meta(ge=0, le=LONG_SECONDS),
+        _help("from when all nodes know a feature level until it is used: the way back is open"),
+    ] = 3600.0
     job_timeout_seconds: Annotated[
         float,
         Meta(ge=0.001, le=LONG_SECONDS),

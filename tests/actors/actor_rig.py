@@ -25,7 +25,9 @@ from cluster.actors.submissions import Submissions
 from cluster.actors.supervisor import Supervisor
 from cluster.actors.waiters import Waiters
 from cluster.consensus import ConsensusConfig, Outcome, PeerStatus, ProposalCallback, Role
+from cluster.consensus.members import Members, first_members
 from cluster.machine.commands import Command, JobGroup, SubmitJobs, decode_batch
+from cluster.machine.levels import HIGHEST_LEVEL
 from cluster.machine.model import JobSpec, WorkerSpec
 from cluster.machine.results import Submitted
 from cluster.projections.ready import ReadyQueues
@@ -46,6 +48,10 @@ def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
     return run
 
 
+def fail(reason: str) -> None:
+    raise AssertionError(reason)
+
+
 class ManualLog:
     """Consensus of one: commits by itself after LATENCY_S, or by hand when `held`."""
 
@@ -59,6 +65,7 @@ class ManualLog:
         self.refusal = "no"
         self.pending: deque[tuple[bytes, ProposalCallback]] = deque()
         self.entries: list[bytes] = []
+        self.others: list[PeerStatus] = []
 
     def become(self, role: Role) -> None:
         self.role = role
@@ -96,7 +103,10 @@ class ManualLog:
         callback(Outcome.UNKNOWN, "lost")
 
     def peers(self) -> list[PeerStatus]:
-        return []
+        return self.others
+
+    def members(self) -> Members:
+        return first_members(["me", *(peer.id for peer in self.others)])
 
     def commands(self) -> list[Command]:
         """Everything in the log, flattened."""
@@ -136,10 +146,10 @@ class FakeSink:
 class Rig:
     """The parts of one node, without edge and disk. Make it inside a running loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, level: int = HIGHEST_LEVEL, on_fatal: Callable[[str], None] = fail) -> None:
         self.clock = SimClock(asyncio.get_running_loop())
-        config = ConsensusConfig("me", "me", (), Path("/nowhere"))
-        self.raft = RaftState(config, self.clock, "me", cast(Any, self._make_log))
+        config = ConsensusConfig("me", "me", (), Path("/nowhere"), on_fatal=on_fatal)
+        self.raft = RaftState(config, self.clock, "me", cast(Any, self._make_log), level=level)
         self.ready = ReadyQueues()
         self.raft.on_effects(lambda effects, _: self.ready.feed(effects))
         self.raft.on_restored(self.ready.rebuild)

@@ -28,6 +28,7 @@ from cluster.actors.proposer import Proposer
 from cluster.actors.services import Assignment, AttemptError, Services
 from cluster.actors.submissions import Submissions
 from cluster.actors.supervisor import Supervisor
+from cluster.actors.upgrader import Upgrader
 from cluster.actors.waiters import Waiters
 from cluster.api import build_app
 from cluster.backup.take import Source
@@ -36,10 +37,12 @@ from cluster.consensus import Outcome, ReadError, ReadFailure, TransferError
 from cluster.history import History
 from cluster.machine.apply import apply
 from cluster.machine.commands import decode_batch
+from cluster.machine.levels import HIGHEST_LEVEL, OWN
 from cluster.machine.model import WorkerSpec
 from cluster.machine.state import State
 from cluster.projections.metrics import Metrics
 from cluster.projections.ready import ReadyQueues
+from cluster.raft_state import MemberLevels
 from cluster.settings import Settings
 
 NOW_MS = 1_795_000_000_000  # 2026-11-18T11:06:40Z
@@ -50,6 +53,9 @@ class FakeRaft:
 
     def __init__(self, node_id: str, clock: GuardedClock) -> None:
         self.state = State()
+        self.state.level = HIGHEST_LEVEL
+        self.support = OWN
+        self.other_levels: list[MemberLevels] = []
         self.node_id = node_id
         self.is_leader = True
         self.leader_id: str | None = node_id
@@ -89,6 +95,13 @@ class FakeRaft:
     def before_truncation(self, gate: Any) -> None: ...
 
     def hold_epoch(self, gate: Any) -> None: ...
+
+    @property
+    def feature_level(self) -> int:
+        return self.state.level
+
+    def levels(self) -> list[MemberLevels]:
+        return [MemberLevels(self.node_id, True, self.support), *self.other_levels]
 
     def voters(self) -> tuple[str, ...]:
         return (self.node_id,)
@@ -214,6 +227,7 @@ class FakeNode:
             self.live, self.history, self.metrics, self.clocks,
             Planner(raft, self.guarded), Submissions(self.proposer, express),
             Source(nothing, self.history, self.raft.node_id, "1.0", folder),
+            Upgrader(raft, self.proposer, 60.0),
         )  # fmt: skip
         self.app = build_app(self.services)
 

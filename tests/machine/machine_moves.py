@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from machine_schedule_moves import SCHEDULE_KINDS
 from machine_values import (
     NAMES,
+    NUMBER_MAX,
     QUEUES,
     TIMEOUTS_MS,
     Move,
@@ -20,6 +21,7 @@ from machine_values import (
 )
 
 from cluster.machine import commands as c
+from cluster.machine import levels
 from cluster.machine.model import WorkerSpec
 from cluster.machine.state import State
 
@@ -138,8 +140,9 @@ def _remove(state: State, m: Move) -> c.Command:
     return c.RemoveWorker(_worker(state, m.a), m.b % 2 == 0, "gone")
 
 
-def _pass_time(state: State, m: Move) -> None:
-    return None
+def _pass_time(state: State, m: Move) -> c.Command | None:
+    """Sometimes the cluster learns of its last node that it is upgraded."""
+    return c.RaiseLevel(levels.HIGHEST_LEVEL - m.b % 2) if m.a == NUMBER_MAX else None
 
 
 Maker = Callable[[State, Move], c.Command | None]

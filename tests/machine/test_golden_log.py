@@ -70,6 +70,7 @@ SAMPLES: list[Command] = [
     c.ReplanSchedule("s", 1, 2, 3, 4, "tzdata", [MISSED]),
     c.SetReleases("tzdata 2026.6"),
     c.AssignNew(1, 2),
+    c.RaiseLevel(3),
 ]
 # Written down once: tag, then fields in order. What the first release wrote has fewer fields.
 FIRST_BYTES = json.loads((GOLDEN / "commands.json").read_text())
