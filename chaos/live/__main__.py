@@ -2,21 +2,25 @@
 
     python -m chaos.live --list
     python -m chaos.live --scenario crashes --minutes 5 --seed 7
-    python -m chaos.live --scenario all --minutes 60
+    python -m chaos.live --scenario all --minutes 60 --log night.jsonl
 
 The seed chooses faults and requests; when exactly things happen is up to the machine. After a
-failure the folder with the data and all logs stays.
+failure the folder with the data and all logs stays. `all` runs a minute of each scenario in turn
+until the minutes are over; with the log of an earlier run it goes on where that one was.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
+from chaos.live.mutants import MUTANTS
+from chaos.live.night import SLICE_S, Night, verdict_of
 from chaos.live.runner import NotPossibleError, run
 from chaos.live.scenario import load, names
 
@@ -27,41 +31,55 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--scenario", default="everything", help="a name, or all")
-    parser.add_argument("--minutes", type=float, default=1.0, help="of faults, for each scenario")
+    parser.add_argument("--minutes", type=float, default=1.0, help="of faults")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="default: a new one, removed after a success")
+    parser.add_argument("--log", type=Path, help="of all: what has ended (in the folder)")
+    parser.add_argument("--slice", type=float, default=SLICE_S, help="of all: seconds of each")
+    parser.add_argument("--mutant", default="", choices=["", *MUTANTS], help="a build to be found")
     parser.add_argument("--list", action="store_true", help="tell the scenarios and end")
     arguments = parser.parse_args()
     if arguments.list:
         for name in names():
             print(f"{name:12} {load(name).about}")
         return 0
-    chosen = names() if arguments.scenario == "all" else [arguments.scenario]
-    try:
-        scenarios = [load(name) for name in chosen]
-    except ValueError as error:
-        parser.error(str(error))
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="quorate-chaos-"))
-    failed = []
-    for scenario in scenarios:
-        print(f"{scenario.name}: {scenario.about}", flush=True)
-        place = folder / scenario.name
+    if arguments.scenario == "all":
+        clean = _all(arguments, folder)
+    else:
         try:
-            verdict = asyncio.run(run(scenario, arguments.seed, arguments.minutes * 60, place))
-        except NotPossibleError as error:
-            print(f"  left out: {error}")
-            continue
-        print(verdict, flush=True)
-        if verdict.faults:
-            failed.append(scenario.name)
-        elif arguments.folder is None:
-            shutil.rmtree(place)
-    if failed:
-        print(f"FAILED: {', '.join(failed)}; logs and data: {folder}")
+            clean = _one(arguments, folder)
+        except ValueError as error:
+            parser.error(str(error))
+    if not clean:
+        print(f"FAILED; logs and data: {folder}")
         return 1
     if arguments.folder is None:
         shutil.rmtree(folder)
     return 0
+
+
+def _one(arguments: argparse.Namespace, folder: Path) -> bool:
+    scenario = load(arguments.scenario)
+    print(f"{scenario.name}: {scenario.about}", flush=True)
+    seconds = arguments.minutes * 60
+    try:
+        verdict = asyncio.run(run(scenario, arguments.seed, seconds, folder, arguments.mutant))
+    except NotPossibleError as error:
+        print(f"  left out: {error}")
+        return True
+    print(verdict, flush=True)
+    return not verdict.faults
+
+
+def _all(arguments: argparse.Namespace, folder: Path) -> bool:
+    log = arguments.log or folder / "night.jsonl"
+    night = Night(names(), arguments.seed, folder, log, arguments.slice)
+    with contextlib.suppress(KeyboardInterrupt):  # the verdict on what there is
+        night.run(arguments.minutes)
+    told = night.told()
+    print(verdict_of(told), flush=True)
+    return not any(each.faults for each in told)
 
 
 if __name__ == "__main__":

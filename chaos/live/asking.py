@@ -16,7 +16,7 @@ import aiohttp
 import msgspec
 
 # Refused before anything reached the log.
-NOT_APPLIED = frozenset({"no_quorum", "not_leader", "overloaded", "not_ready"})
+NOT_APPLIED = frozenset({"no_quorum", "not_leader", "overloaded", "not_ready", "disk_full"})
 ANSWER_S = 1.5
 PAUSE_S = 0.02
 

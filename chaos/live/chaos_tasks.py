@@ -22,8 +22,8 @@ LINGER_S = 1.0
 LINGER_AGAIN_S = 4.0
 
 
-def note(event: str, ctx: Context, outcome: str = "") -> None:
-    fields = {"event": event, "job": ctx.job_id, "attempt": ctx.attempt, "outcome": outcome}
+def note(event: str, job_id: str, attempt: int, outcome: str = "") -> None:
+    fields = {"event": event, "job": job_id, "attempt": attempt, "outcome": outcome}
     line = json.dumps(fields | {"worker": f"pid {os.getpid()}", "s": time.monotonic()})
     with Path(os.environ[FILE_VARIABLE]).open("a") as file:
         file.write(line + "\n")
@@ -31,13 +31,14 @@ def note(event: str, ctx: Context, outcome: str = "") -> None:
 
 async def _run(ctx: Context, seconds: float, fails: bool = False) -> str:
     """The output names the attempt, so that a result can be traced to the run that made it."""
-    note("begin", ctx)
+    run = (ctx.job_id, ctx.attempt)
+    note("begin", *run)
     try:
         await asyncio.sleep(seconds)
     except asyncio.CancelledError:
-        note("end", ctx, "stopped")
+        note("end", *run, "stopped")
         raise
-    note("end", ctx, "fails" if fails else "completes")
+    note("end", *run, "fails" if fails else "completes")
     if fails:
         raise ConnectionError(f"attempt {ctx.attempt} fails")
     return f"by {ctx.attempt}"

@@ -24,6 +24,7 @@ import aiohttp
 ROOT = Path(__file__).resolve().parents[2]
 STOP_S = 10.0
 NODE = ROOT / "node.py"
+WORKER = (sys.executable, "-m", "quorate", "worker")
 
 
 def free_ports(count: int) -> list[int]:
@@ -98,12 +99,13 @@ class Child:
 @dataclass(frozen=True)
 class Place:
     """Where a node runs: two addresses, what must stand before its command, and the Raft address
-    that the others use, where that is another."""
+    that the others use, where that is another; the same for HTTP."""
 
     raft: str
     http: str
     prefix: tuple[str, ...] = ()
     advertise: str = ""
+    advertise_http: str = ""
 
 
 def loopback_places(nodes: int, http_ports: Sequence[int] = ()) -> list[Place]:
@@ -124,12 +126,15 @@ class NodeChild(Child):
         self.raft = raft
         self.http = http
         self.url = f"http://{http}"
+        self.node_id = place.advertise or raft
         self.data = folder / f"n{number}"
         argv = [*place.prefix, sys.executable, str(program)]
         argv += ["--listen", raft, "--http", http]
         argv += ["--data", str(self.data), "--name", f"n{number}", *flags]
         if place.advertise:
             argv += ["--advertise", place.advertise]
+        if place.advertise_http:
+            argv += ["--advertise-http", place.advertise_http]
         if len(peers) > 1:
             argv += ["--peers", ",".join(peers)]
         super().__init__(f"n{number}", argv, folder, env)
@@ -207,9 +212,10 @@ class LocalCluster:
         slots: int = 8,
         flags: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        program: Sequence[str] = WORKER,
     ) -> Child:
         """Start a worker and wait until the cluster knows it."""
-        argv = [sys.executable, "-m", "quorate", "worker", *([app] if app else [])]
+        argv = [*program, *([app] if app else [])]
         argv += ["--nodes", self.urls, "--slots", str(slots), "--name", name, *flags]
         child = Child(name, argv, self.folder, {**self._env, **(env or {})})
         self.workers.append(child)

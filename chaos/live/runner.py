@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -22,20 +24,25 @@ from chaos.live.harm import STRIKES, Field
 from chaos.live.judge import Fault, History, judge
 from chaos.live.judge.story import tell
 from chaos.live.kills import Broken, alarms, equal_digests, knows_linearizable, metric_faults
-from chaos.live.processes import NODE, LocalCluster
+from chaos.live.mutants import MUTANT_VARIABLE
+from chaos.live.processes import LocalCluster, Place
 from chaos.live.registers import Registers
-from chaos.live.scenario import Scenario
+from chaos.live.scenario import ClusterPart, Scenario
+from chaos.live.segment import Segment, is_possible
+from chaos.live.sockets import holds, inode_of
 from chaos.live.traffic import Traffic
 from chaos.live.wires import Wires
 from cluster.api.forwarding import once
 
 TASKS = "chaos.live.chaos_tasks:app"
-SHIFTED = Path(__file__).with_name("shifted_node.py")
+PROGRAM = Path(__file__).with_name("hurt_node.py")
 # Small journals, so that snapshots are taken, sent and installed all the time.
 FLAGS = ["--snapshot-journal-mb", "1", "--worker-ttl-seconds", "3"]
 FLAGS += ["--worker-reconnect-grace-seconds", "1"]
 RECOVER_S = 60.0  # seconds on a quiet machine
 END_S = 120.0
+LATE_SLOTS = 8
+SECRET = {"QUORATE_CLUSTER_SECRET": "only for this run"}
 PROGRESS_JOBS = 5  # acknowledged after each fault before the next one may come
 FAULTS_SHOWN = 5  # of each rule
 
@@ -172,6 +179,7 @@ class Run:
         verdict, traffic, registers = self.verdict, self._traffic, self._registers
         verdict.history = history = await gather(self._cluster, traffic, runs_file)
         history.clock_bound_s = self._scenario.cluster.clock_bound_s
+        history.replaced = self._place.replaced
         verdict.faults += judge(history)
         registers.check_all()
         for text in registers.faults:
@@ -212,21 +220,48 @@ def small_disk(folder: Path, size_mb: int) -> Iterator[Path | None]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-async def run(scenario: Scenario, seed: int, seconds: float, folder: Path) -> Verdict:
+def segment_of(part: ClusterPart) -> Segment | None:
+    """Raises NotPossibleError where there may be none."""
+    if not part.segment:
+        return None
+    if not is_possible():
+        raise NotPossibleError("making network namespaces is not allowed here")
+    return Segment(part.nodes)
+
+
+def owner(cluster: LocalCluster, port: int) -> str:
+    """The node whose end of a connection has this port."""
+    inode = inode_of(port)
+    running = [node for node in cluster.nodes if inode and node.is_running]
+    return next((node.name for node in running if holds(node.pid, inode)), "")
+
+
+async def run(
+    scenario: Scenario, seed: int, seconds: float, folder: Path, mutant: str = ""
+) -> Verdict:
     """A whole scenario in `folder`, from the first process to the last."""
     part = scenario.cluster
     runs_file = folder / "runs"
     bound_s = part.clock_bound_s
     flags = [*FLAGS, *(["--clock-jump-seconds", str(bound_s)] if bound_s else [])]
+    env = {FILE_VARIABLE: str(runs_file), MUTANT_VARIABLE: mutant}
     async with AsyncExitStack() as stack:
         disk = stack.enter_context(small_disk(folder / "disk", part.disk_mb))
-        wires = await stack.enter_async_context(Wires(part.nodes, seed)) if part.wires else None
+        places: Sequence[Place] = ()
+        wires = segment = None
+        if part.wires:
+            wires = await stack.enter_async_context(Wires(part.nodes, seed))
+            places = wires.places
+        elif (segment := segment_of(part)) is not None:
+            places = stack.enter_context(segment).places
+            env |= SECRET  # others than this machine could reach those addresses
         cluster = await stack.enter_async_context(
             LocalCluster(
-                disk or folder, part.nodes, flags, {FILE_VARIABLE: str(runs_file)},
-                places=wires.places if wires else (), program=SHIFTED if bound_s else NODE,
+                disk or folder, part.nodes, flags, env, places=places, program=PROGRAM
             )
         )  # fmt: skip
+        if wires is not None:
+            wires.owner = partial(owner, cluster)
         session = await stack.enter_async_context(
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), middlewares=(once,))
         )
@@ -234,7 +269,10 @@ async def run(scenario: Scenario, seed: int, seconds: float, folder: Path) -> Ve
             protocol = ("stream", "poll")[n % 2]
             how = ["--protocol", protocol]
             await cluster.worker(f"w{n + 1}", TASKS, slots=part.slots, flags=how)
-        place = Field(cluster, Random(f"faults/{seed}"), wires, disk)
+        for n in range(part.latecomers):
+            program = [sys.executable, "-m", "chaos.live.latecomer"]
+            await cluster.worker(f"late{n + 1}", slots=LATE_SLOTS, program=program)
+        place = Field(cluster, Random(f"faults/{seed}"), wires, disk, segment)
         one = Run(scenario, seed, place, Asker(session, [node.url for node in cluster.nodes]))
         await one.run(seconds, runs_file)
         one.verdict.faults += [

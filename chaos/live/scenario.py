@@ -11,16 +11,19 @@ FOLDER = Path(__file__).with_name("scenarios")
 
 
 class ClusterPart(Struct, forbid_unknown_fields=True):
-    """`wires`: nodes talk through proxies that can cut; `clock_bound_s`: nodes' clocks
-    can be set, and a jump up to this is believed; `disk_mb`: all data is on a file system of that
-    size, which can be filled."""
+    """`wires`: nodes talk through proxies that can cut; `segment`: each has a network namespace,
+    and cables that can be pulled; `clock_bound_s`: the jump of a clock that is believed; `disk_mb`:
+    all data is on a file system of that size, which can be filled; `latecomers`: so many workers
+    that report what they have long lost (see latecomer.py)."""
 
     nodes: int = 3
     workers: int = 2
     slots: int = 16
     wires: bool = False
+    segment: bool = False
     clock_bound_s: float = 0.0
     disk_mb: int = 0
+    latecomers: int = 0
 
 
 class LoadPart(Struct, forbid_unknown_fields=True):

@@ -48,6 +48,7 @@ class Segment:
         self._spaces = [f"qns{mark}n{n + 1}" for n in range(nodes)]
         self._ports = [f"qpt{mark}n{n + 1}" for n in range(nodes)]
         self._inner = [f"qif{mark}n{n + 1}" for n in range(nodes)]
+        self._narrowed: set[int] = set()
 
     @property
     def places(self) -> list[Place]:
@@ -108,7 +109,22 @@ class Segment:
         for node in nodes:
             _ip("link", "set", self._ports[node], "type", "bridge_slave", "isolated", "on")
 
+    def narrow(self, node: int, kbit_per_s: int) -> None:
+        """What the node sends passes at this rate."""
+        port, rate = self._inner[node], f"{kbit_per_s}kbit"
+        tc = ("ip", "netns", "exec", self._spaces[node], "tc")
+        words = ["qdisc", "add", "dev", port, "root", "handle", "1:", "htb", "default", "1"]
+        subprocess.run([*tc, *words], check=True, capture_output=True)
+        words = ["class", "add", "dev", port, "parent", "1:", "classid", "1:1", "htb"]
+        subprocess.run([*tc, *words, "rate", rate], check=True, capture_output=True)
+        self._narrowed.add(node)
+
     def heal(self) -> None:
+        for node in self._narrowed:
+            tc = ("ip", "netns", "exec", self._spaces[node], "tc")
+            words = ["qdisc", "del", "dev", self._inner[node], "root"]
+            subprocess.run([*tc, *words], check=True, capture_output=True)
+        self._narrowed.clear()
         for port in self._ports:
             _ip("link", "set", port, "up")
             _ip("link", "set", port, "type", "bridge_slave", "isolated", "off")

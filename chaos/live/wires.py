@@ -1,7 +1,9 @@
-"""Proxies in front of the nodes' Raft ports, which can cut, slow down and lose. Work everywhere.
+"""Proxies in front of the nodes' ports, which can cut, slow down and lose. Work everywhere.
 
-A node's proxy is the address that the others know it by. Who dialed is read from the first bytes,
-where nodes name themselves (without TLS), so that every pair has a wire in each direction.
+A node has two: the addresses for Raft and for HTTP that the others know it by. Who dialed a Raft
+port is read from the first bytes, where nodes name themselves (without TLS); who dialed an HTTP
+port is looked up among the processes (on Linux). So every pair has a wire in each direction.
+Clients and workers are not cut: who has learnt a node's proxied address from another passes.
 
 What is cut is held and delivered late, as TCP would after its retries; a lost packet is a pause of
 its connection, for the same reason.
@@ -10,6 +12,7 @@ its connection, for the same reason.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
@@ -57,12 +60,18 @@ class Wires:
     """Use as an async context manager; `places` are what a LocalCluster takes."""
 
     def __init__(self, nodes: int, seed: int) -> None:
-        ports = free_ports(3 * nodes)
-        self._own, self._proxied = ports[:nodes], ports[nodes : 2 * nodes]
+        ports = iter(free_ports(4 * nodes))
+        self._own, self._proxied, self._http, self._proxied_http = (
+            [next(ports) for _ in range(nodes)] for _ in range(4)
+        )
         self.places = [
-            Place(f"127.0.0.1:{own}", f"127.0.0.1:{http}", (), f"127.0.0.1:{proxied}")
-            for own, proxied, http in zip(self._own, self._proxied, ports[2 * nodes :], strict=True)
-        ]
+            Place(*(f"127.0.0.1:{port}" for port in four[:2]), (),
+                  *(f"127.0.0.1:{port}" for port in four[2:]))
+            for four in zip(
+                self._own, self._http, self._proxied, self._proxied_http, strict=True
+            )
+        ]  # fmt: skip
+        self.owner: Callable[[int], str] = lambda port: ""  # the node that has this port open
         self._names = [f"n{n + 1}" for n in range(nodes)]
         rng = Random(f"wires/{seed}")
         self._wires = {
@@ -72,15 +81,16 @@ class Wires:
         self._open: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
-        for at, port in enumerate(self._proxied):
-
-            async def accepted(
-                reader: asyncio.StreamReader, writer: asyncio.StreamWriter, at: int = at
-            ) -> None:
-                await self._join(at, reader, writer)
-
-            self._servers.append(await asyncio.start_server(accepted, "127.0.0.1", port))
+        for at, name in enumerate(self._names):
+            await self._listen(self._proxied[at], _Raft(self, name), self._own[at])
+            await self._listen(self._proxied_http[at], _Http(self, name), self._http[at])
         return self
+
+    async def _listen(self, port: int, way: _Way, to: int) -> None:
+        async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await self._join(_Call(self, way), to, reader, writer)
+
+        self._servers.append(await asyncio.start_server(accepted, "127.0.0.1", port))
 
     async def __aexit__(
         self,
@@ -123,15 +133,15 @@ class Wires:
     # -- carrying --------------------------------------------------------------------------------
 
     async def _join(
-        self, at: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, call: _Call, to: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """One connection that somebody opened to the node at this place."""
+        """One connection that somebody opened to a node, which listens at the port `to`."""
         try:
-            there = await asyncio.open_connection("127.0.0.1", self._own[at])
+            there = await asyncio.open_connection("127.0.0.1", to)
         except OSError:
             writer.transport.abort()
             return
-        call = _Call(self, self._names[at])
+        call.meet(writer.get_extra_info("peername")[1])
         both = {writer, there[1]}
         self._open |= both
         pumps = [
@@ -158,14 +168,43 @@ class Wires:
         return self._wires.get((source, to))
 
 
-class _Call:
-    """Both directions of one connection; who dialed is known after a moment."""
+@dataclass(frozen=True)
+class _Way:
+    """How those who call a node at one of its ports are told apart."""
 
-    def __init__(self, wires: Wires, called: str) -> None:
+    wires: Wires
+    called: str
+
+    def by_port(self, port: int) -> str:
+        return ""
+
+    def by_words(self, introduction: bytes) -> str:
+        return ""
+
+
+class _Raft(_Way):
+    def by_words(self, introduction: bytes) -> str:
+        return self.wires.who(introduction, self.called)
+
+
+class _Http(_Way):
+    def by_port(self, port: int) -> str:
+        name = self.wires.owner(port)
+        return name if name != self.called else ""
+
+
+class _Call:
+    """Both directions of one connection; who dialed may be known only after a moment."""
+
+    def __init__(self, wires: Wires, way: _Way) -> None:
         self._wires = wires
-        self._called = called
+        self._way = way
         self._dialer = ""
         self._introduction = b""
+
+    def meet(self, port: int) -> None:
+        """The dialer's end of the connection has this port."""
+        self._dialer = self._way.by_port(port)
 
     async def pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_dialer: bool
@@ -173,15 +212,15 @@ class _Call:
         with suppress(OSError):
             while data := await reader.read(CHUNK_BYTES):
                 if is_dialer and not self._dialer:
-                    self._meet(data)
-                ends = (self._dialer, self._called)
+                    self._listen(data)
+                ends = (self._dialer, self._way.called)
                 wire = self._wires.wire(*(ends if is_dialer else ends[::-1]))
                 if wire is not None:
                     await wire.carry()
                 writer.write(data)
                 await writer.drain()
 
-    def _meet(self, data: bytes) -> None:
+    def _listen(self, data: bytes) -> None:
         if len(self._introduction) < INTRODUCTION_BYTES_MAX:
             self._introduction += data
-            self._dialer = self._wires.who(self._introduction, self._called)
+            self._dialer = self._way.by_words(self._introduction)

@@ -221,6 +221,15 @@ def test_an_honest_history_has_no_fault() -> None:
     assert judge(honest()) == []
 
 
+def test_a_node_that_lost_its_data_need_not_know_what_ended_before() -> None:
+    history = honest()
+    miss_a_job(history)
+    del history.nodes["n3"]["1"]
+    assert judge(history) != []
+    history.replaced = {"n3"}
+    assert judge(history) == []
+
+
 @pytest.mark.parametrize(("rule", "words", "lie"), PLANTED, ids=[each[1] for each in PLANTED])
 def test_a_planted_fault_is_found(rule: str, words: str, lie: Callable[[History], None]) -> None:
     history = honest()

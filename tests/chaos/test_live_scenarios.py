@@ -18,7 +18,8 @@ def test_a_scenario_asks_only_for_what_its_cluster_has(name: str) -> None:
         needs = fault.name.split("_")
         assert loaded.cluster.wires or not {"cut", "wires"} & set(needs)
         assert loaded.cluster.clock_bound_s or "clock" not in needs
-        assert loaded.cluster.disk_mb or "disk" not in needs
+        assert loaded.cluster.segment or "unplug" not in needs
+        assert loaded.cluster.disk_mb or fault.name != "disk_full"
 
 
 def test_every_fault_is_in_some_scenario() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 
 import pytest
 
+from chaos.live.processes import free_ports
+from chaos.live.sockets import holds, inode_of
 from chaos.live.wires import Wires
 
 
@@ -88,3 +91,28 @@ async def test_a_caller_who_is_nobody_is_not_cut_off(wires: Wires) -> None:
     stranger.name = b"hello"
     await stranger.dial()
     assert await stranger.say(b"anything") == b"anything"
+
+
+async def test_http_is_cut_for_the_node_that_dialed_and_nobody_else() -> None:
+    async with Wires(2, seed=1) as wires:
+        server = await asyncio.start_server(echo, *wires.places[1].http.rsplit(":", 1))
+        port = int(wires.places[1].advertise_http.rsplit(":", 1)[1])
+        number = free_ports(1)[0]
+        wires.owner = lambda dialer: "n1" if dialer == number else ""
+        node = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.1", number))
+        client = await asyncio.open_connection("127.0.0.1", port)
+        for wire in wires.between("n1", "n2"):
+            wire.set(cut=True)
+        for end in (node, client):
+            end[1].write(b"hello")
+        assert await client[0].readexactly(5) == b"hello"
+        assert inode_of(number) != ""
+        assert holds(os.getpid(), inode_of(number))
+        held = asyncio.create_task(node[0].readexactly(5))
+        await asyncio.sleep(0)
+        assert not held.done()
+        wires.heal()
+        assert await held == b"hello"
+        for end in (node, client):
+            end[1].close()
+        server.close()

@@ -19,7 +19,7 @@ from tests.e2e.conftest import FLAGS
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 HOUR_MS = 3_600_000
-PROGRAM = ROOT / "chaos" / "live" / "shifted_node.py"
+PROGRAM = ROOT / "chaos" / "live" / "hurt_node.py"
 
 
 @pytest.fixture

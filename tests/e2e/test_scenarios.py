@@ -33,3 +33,16 @@ async def test_promises_hold_while_leaders_are_cut_off_and_workers_stall(tmp_pat
     assert len(history.requests) > 10
     assert len(history.runs) > 10
     assert any(recurrence.launched for recurrence in history.recurrences.values())
+
+
+async def test_a_node_whose_journal_rots_is_replaced_under_load(tmp_path: Path) -> None:
+    scenario = Scenario(
+        about="A bit flips in a journal.",
+        faults=[FaultPart("rot_journal", seconds=(0.0, 0.1))],
+        load=LoadPart(clients=2, registers=1),
+        name="rot",
+    )
+    verdict = await run(scenario, SEED, 0.5, tmp_path)
+    assert verdict.faults == [], str(verdict)
+    assert verdict.strikes == {"rot_journal": 1}
+    assert len(list(tmp_path.glob("n*.rotten1"))) == 1

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from chaos.live.harm import clock, cut, disk, kill, pause, restart, transfer, workers
+from chaos.live.harm import (
+    clock,
+    cut,
+    disk,
+    kill,
+    pause,
+    restart,
+    rot,
+    transfer,
+    unplug,
+    workers,
+)
 from chaos.live.harm.field import Field, Strike
 
 __all__ = ["STRIKES", "Field", "Strike"]
@@ -17,8 +28,10 @@ STRIKES: dict[str, Strike] = {
     "pause_leader": pause.leader,
     "pause_two": pause.two,
     "pause_and_kill": pause.and_kill,
+    "pause_flapping": pause.flapping,
     "restart_leader": restart.leader,
     "rolling_restart": restart.rolling,
+    "restart_storm": restart.storm,
     "transfer": transfer.once,
     "flapping": transfer.flapping,
     "worker_killed": workers.killed,
@@ -37,4 +50,16 @@ STRIKES: dict[str, Strike] = {
     "clock_one": clock.one,
     "clock_leader": clock.leader,
     "disk_full": disk.full,
+    "disk_full_leader": disk.full_leader,
+    "disk_slow_one": disk.slow_one,
+    "disk_slow_leader": disk.slow_leader,
+    "disk_slow_everywhere": disk.slow_everywhere,
+    "disk_stuck_leader": disk.stuck_leader,
+    "disk_broken_leader": disk.broken_leader,
+    "rot_journal": rot.journal,
+    "rot_snapshot": rot.snapshot,
+    "unplug_one": unplug.one,
+    "unplug_leader": unplug.leader,
+    "unplug_pair": unplug.pair,
+    "unplug_slow": unplug.slow,
 }

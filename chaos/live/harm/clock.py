@@ -1,4 +1,4 @@
-"""Wall clocks jump, forward and back (see chaos/live/shifted_node.py)."""
+"""Wall clocks jump, forward and back (see chaos/live/hurt_node.py)."""
 
 from __future__ import annotations
 

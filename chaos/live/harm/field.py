@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
 from chaos.live.processes import Child, LocalCluster, NodeChild
+from chaos.live.segment import Segment
 from chaos.live.wires import Wires
 
 
@@ -17,6 +18,8 @@ class Field:
     rng: Random
     wires: Wires | None = None
     disk: Path | None = None  # a small file system that holds all data folders
+    segment: Segment | None = None
+    replaced: set[str] = field(default_factory=set)  # nodes that lost their data and came back
 
     @property
     def node(self) -> NodeChild:

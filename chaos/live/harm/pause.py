@@ -9,6 +9,8 @@ from chaos.live.harm.field import Field
 from chaos.live.harm.kill import die
 from chaos.live.processes import Child
 
+FLAP_S = (0.4, 1.2)  # around the election timeout
+
 
 async def sleep(seconds: float, *victims: Child) -> None:
     for victim in victims:
@@ -30,6 +32,14 @@ async def leader(field: Field, seconds: float) -> None:
 
 async def two(field: Field, seconds: float) -> None:
     await sleep(seconds, *field.rng.sample(field.cluster.nodes, 2))
+
+
+async def flapping(field: Field, seconds: float) -> None:
+    """Whoever leads falls asleep for long enough to lose it, again and again."""
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + seconds
+    while loop.time() < until_s:
+        await sleep(field.rng.uniform(*FLAP_S), await field.leader())
 
 
 async def and_kill(field: Field, seconds: float) -> None:

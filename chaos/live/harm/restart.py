@@ -25,3 +25,10 @@ async def rolling(field: Field, seconds: float) -> None:
     for node in field.cluster.nodes:
         await _restart(node, seconds / len(field.cluster.nodes))
         await field.cluster.ready(READY_S)
+
+
+async def storm(field: Field, seconds: float) -> None:
+    """Whoever restarts them does not wait until they are ready."""
+    for _ in range(3):
+        for node in field.rng.sample(field.cluster.nodes, len(field.cluster.nodes)):
+            await _restart(node, seconds / 9)

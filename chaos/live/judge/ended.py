@@ -16,7 +16,7 @@ def judge(history: History) -> Iterator[Fault]:
     }
     for name, rows in history.nodes.items():
         for job_id, request in acknowledged.items():
-            if job_id not in rows:
+            if job_id not in rows and name not in history.replaced:
                 yield Fault(RULE, f"{name} lost job {job_id} of request {request.key}", job_id)
     for name, row in history.rows():
         if complaint := _complaint(row):

@@ -82,6 +82,8 @@ class History:
     recurrences: dict[str, Recurrence] = field(default_factory=dict)
     digests: dict[str, tuple[int, str]] = field(default_factory=dict)  # node name -> at, digest
     clock_bound_s: float = 0.0  # jumps up to this were made and may be believed
+    # Nodes that lost their data: they need not know what ended before they came back.
+    replaced: set[str] = field(default_factory=set)
 
     def rows(self) -> Iterator[tuple[str, Row]]:
         """Every job as every node has it."""

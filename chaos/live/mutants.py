@@ -1,0 +1,43 @@
+"""Builds that break one promise each: what a scenario is worth shows when it has to find them.
+
+python -m chaos.live --scenario latecomers --minutes 1 --mutant any_attempt
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from cluster.machine.commands import CompleteJobs, SubmitJobs
+from cluster.machine.effects import Effects
+from cluster.machine.registry import REDUCERS
+from cluster.machine.results import Result
+from cluster.machine.state import State
+
+MUTANT_VARIABLE = "QUORATE_CHAOS_MUTANT"
+
+
+def any_attempt() -> None:
+    """The machine takes a worker's results of attempts that it has given up."""
+    honest = REDUCERS[CompleteJobs]
+
+    def complete(state: State, command: CompleteJobs, effects: Effects) -> Result:
+        rows = [state.tables.jobs.row(job_id) for job_id in command.job_ids]
+        now = [row.attempt if row is not None else 0 for row in rows]
+        return honest(state, msgspec.structs.replace(command, attempts=now), effects)
+
+    REDUCERS[CompleteJobs] = complete
+
+
+def no_keys() -> None:
+    """The machine forgets idempotency keys."""
+    honest = REDUCERS[SubmitJobs]
+
+    def submit(state: State, command: SubmitJobs, effects: Effects) -> Result:
+        return honest(state, msgspec.structs.replace(command, request_key=""), effects)
+
+    REDUCERS[SubmitJobs] = submit
+
+
+MUTANTS: dict[str, Callable[[], None]] = {"any_attempt": any_attempt, "no_keys": no_keys}
