@@ -14,9 +14,11 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from cluster.consensus.interface import exit_process
 from cluster.history import HistoryError
 from cluster.node import Node, NodeStartError
 from cluster.settings import Settings, SettingsError
+from cluster.vitals.descriptors import raise_limit, shortage
 
 # Rows are not tracked by the collector and nothing in the node forms cycles on the hot path, so
 # collections are rare; start-up garbage is frozen out of every later one. The first two generations
@@ -54,7 +56,11 @@ def _run(settings: Settings) -> int:
 async def _serve(settings: Settings) -> int:
     for warning in settings.warnings():
         log.warning(warning)
-    node = Node(settings)
+    raise_limit()
+    scarce = shortage(settings.connections_expected)
+    if scarce is not None:
+        log.warning(scarce)
+    node = Node(settings, on_stuck=exit_process)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

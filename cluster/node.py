@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -49,6 +50,7 @@ from cluster.consensus import (
     TransferError,
     check_tls,
 )
+from cluster.consensus.observe import observe_timer
 from cluster.history import History
 from cluster.ingest.gate import Gate, IngestError
 from cluster.levelmark import LevelError, LevelMark
@@ -58,6 +60,7 @@ from cluster.projections.metrics import Metrics
 from cluster.projections.ready import ReadyQueues
 from cluster.raft_state import RaftState
 from cluster.settings import Settings, parse_address
+from cluster.vitals import Vitals
 
 log = logging.getLogger("quorate.node")
 
@@ -95,13 +98,22 @@ def _require_free(address: str, flag: str) -> None:
 
 class Node:
     """A member of a cluster (or a cluster of one). Use as an async context manager, or
-    `start()` and `stop()`. All methods belong to the event loop that started it."""
+    `start()` and `stop()`. All methods belong to the event loop that started it.
+
+    `on_stuck(why)` is called, from a thread, when that loop stands still for good; without it this
+    is only logged, for the process belongs to whoever embeds the node."""
 
     highest_level = OWN.highest  # that this release knows
     make_raft = RaftState
 
-    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock | None = None,
+        on_stuck: Callable[[str], None] | None = None,
+    ) -> None:
         self.settings = settings
+        self._on_stuck = on_stuck
         self.clock = GuardedClock(
             clock or SystemClock(),
             round(settings.clock_jump_seconds * 1000),
@@ -132,6 +144,14 @@ class Node:
         self.raft.on_level(self._level_mark.reached)
         self.ready_queues = ReadyQueues()
         self.metrics = Metrics(lambda: self.raft.state, self._gauges)
+        self.vitals = Vitals(
+            self.metrics.observe_lag_ms,
+            settings.loop_stall_warn_ms,
+            settings.loop_stall_exit_seconds,
+            self._on_stuck,
+            settings.memory_limit_mb,
+        )
+        self.metrics.add_gauges(self.vitals.gauges)
         self.raft.on_effects(lambda effects, _: self.ready_queues.feed(effects))
         self.raft.on_effects(lambda effects, _: self.metrics.feed(effects))
         self.raft.before_restored(self.ready_queues.prepare)
@@ -178,6 +198,7 @@ class Node:
             Submissions(self.proposer, express),
             source,
             self.upgrades,
+            self.vitals,
         )
 
     def _habits(self, folder: Path) -> Habits:
@@ -306,6 +327,7 @@ class Node:
         try:
             self._level_mark.read(joins=self.settings.join)
             self._build()
+            self.vitals.start()
             await self.raft.consensus.start()
         except (ConsensusStartError, LevelError, OSError) as error:
             await self._abandon()
@@ -315,6 +337,8 @@ class Node:
             raise
         self._started = True
         self._level_mark.write()
+        observe_timer(self.raft.consensus, self.vitals.loop.on_timer)
+        self.vitals.watch()  # not before: what is read from disk at the start takes its time
         self.watches.start()
         try:
             await self._serve()
@@ -324,6 +348,7 @@ class Node:
 
     async def _abandon(self) -> None:
         if hasattr(self, "history"):
+            self.vitals.stop()
             await self.history.close()
 
     async def _serve(self) -> None:
@@ -377,6 +402,7 @@ class Node:
         await self.watches.stopped()
         await self.peer_clocks.close()
         await asyncio.gather(*self._stopping, return_exceptions=True)
+        self.vitals.stop()
         await self.raft.consensus.stop()
         await self.history.close()
 

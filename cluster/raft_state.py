@@ -16,6 +16,7 @@ import msgspec
 from cluster.clock import Clock
 from cluster.consensus import Consensus, ConsensusConfig, Outcome, Role
 from cluster.consensus.members import Standing
+from cluster.consensus.observe import Health, health_of
 from cluster.machine import snapshot as machine_snapshot
 from cluster.machine.apply import Strictness, apply
 from cluster.machine.commands import decode_batch
@@ -295,6 +296,11 @@ class RaftState:
     def caught_up(self) -> bool:
         """A leader is known and everything known to be committed is applied."""
         return self.leader_id is not None and self.consensus.applied_index >= self.commit_index
+
+    @property
+    def health(self) -> Health:
+        """What keeps this member from doing its part."""
+        return health_of(self.consensus)
 
     async def leader_elected(self, timeout_s: float) -> bool:
         """Wait until some leader is known."""

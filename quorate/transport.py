@@ -36,7 +36,10 @@ CONNECT_TIMEOUT_SECONDS = 3.0
 ATTEMPT_TIMEOUT_SECONDS = 10.0
 # Refused before anything was written to the log, so any request may be repeated.
 NOT_APPLIED_CODES = frozenset(
-    {"no_quorum", "not_leader", "handed_over", "overloaded", "not_ready", "history_unavailable"}
+    {
+        *("no_quorum", "not_leader", "handed_over", "overloaded", "not_ready"),
+        *("history_unavailable", "memory_full", "connections_full"),
+    }
 )
 
 _decode_json = msgspec.json.Decoder().decode

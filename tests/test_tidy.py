@@ -37,6 +37,7 @@ RANKS = {
     "cluster.timerwheel": 0,
     "cluster.settings": 0,
     "cluster.clock": 0,
+    "cluster.vitals": 0,
 }
 EMBEDDING = {"cluster", "cluster.node", "cluster.main"}  # one layer in three files
 
@@ -61,6 +62,7 @@ FORBIDDEN = {
     "cluster.history": ["aiohttp", "pysyncobj"],
     "cluster.backup": ["aiohttp", "pysyncobj"],
     "cluster.settings": ["aiohttp", "asyncio", "pysyncobj"],
+    "cluster.vitals": ["aiohttp", "pysyncobj", "cluster.machine"],
     "cluster.policy": [*PURE, "aiohttp", "pysyncobj", "cluster.clock", "cluster.history"],
     "cluster.machine": [*PURE, "aiohttp", "pysyncobj", "croniter", "datetime", "cluster.clock"],
     "cluster.plan": [*PURE, "aiohttp", "pysyncobj", "datetime", "croniter", "cluster"],

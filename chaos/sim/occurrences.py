@@ -57,6 +57,7 @@ class Book:
     cursor_ms: int = 0
     # Named after the moment in which they were skipped: asked for by hand, or launched at once.
     by_hand: dict[int, None] = field(default_factory=dict)
+    waiting_by_hand: dict[int, None] = field(default_factory=dict)  # and dropped later, perhaps
     changed: bool = False  # to another overlap policy: what waited meets what no longer waits
 
 
@@ -122,7 +123,8 @@ class Occurrences:
             if event.nominal_ms <= book.start_ms:
                 book.backfilled[event.nominal_ms] += event.count
                 return
-            if event.nominal_ms == event.at_ms:
+            waited = event.count == 1 and event.nominal_ms in book.waiting_by_hand
+            if event.nominal_ms == event.at_ms or waited:
                 book.by_hand[event.nominal_ms] = None
                 return
             stretch = Stretch(event.nominal_ms, event.last_ms, event.count, event.reason)
@@ -130,9 +132,11 @@ class Occurrences:
             book.cursor_ms = max(book.cursor_ms, event.last_ms)
         elif event.kind == "changed":
             book.changed = True
-        elif event.kind in ("buffered", "catchup") and event.nominal_ms != event.at_ms:
-            # Else somebody asked for it by hand, perhaps after the last one of the plan.
-            book.cursor_ms = max(book.cursor_ms, event.last_ms)
+        elif event.kind in ("buffered", "catchup"):
+            if event.nominal_ms != event.at_ms:
+                book.cursor_ms = max(book.cursor_ms, event.last_ms)
+            else:  # somebody asked for it by hand, perhaps after the last one of the plan
+                book.waiting_by_hand[event.nominal_ms] = None
 
     def _note_run(self, book: Book, event: ScheduleEvent, now_ms: int) -> None:
         name, nominal_ms = book.entry.id, event.nominal_ms

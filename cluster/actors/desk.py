@@ -37,6 +37,8 @@ from cluster.raft_state import RaftState
 
 Attempts = list[tuple[int, int]]
 
+SEND_AWAY_S = 0.2  # so long the next leader is waited for, so that workers need not look for it
+
 
 class WorkerDesk:
     """All sessions of this leader. Every method that changes state raises NotLeader elsewhere,
@@ -62,7 +64,9 @@ class WorkerDesk:
         self._rng = rng or random.Random()
         self._wake: Callable[[], None] = lambda: None
         self._watch: Callable[[Session], None] = lambda session: None
+        self._sent_away: list[Sink] = []
         raft.on_leadership(self._on_leadership)
+        raft.on_leader(lambda leader: self._send_away() if leader is not None else None)
         raft.on_effects(self._on_effects)
 
     def on_capacity(self, wake: Callable[[], None]) -> None:
@@ -288,9 +292,17 @@ class WorkerDesk:
             return
         sessions, self.sessions = self.sessions, {}
         self.capacity.clear()
-        for session in sessions.values():
-            if session.sink is not None:
-                session.sink.close_moved(self._raft.leader_http)
+        self._sent_away += [s.sink for s in sessions.values() if s.sink is not None]
+        if self._raft.leader_http is not None:
+            self._send_away()
+        elif self._sent_away:
+            asyncio.get_running_loop().call_later(SEND_AWAY_S, self._send_away)
+
+    def _send_away(self) -> None:
+        """Workers of a leadership that has ended are told where to go."""
+        sinks, self._sent_away = self._sent_away, []
+        for sink in sinks:
+            sink.close_moved(self._raft.leader_http)
 
     def _on_effects(self, effects: Effects, index: int) -> None:
         if not self.sessions:

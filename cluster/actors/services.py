@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cluster.projections.metrics import Metrics
     from cluster.raft_state import RaftState
     from cluster.settings import Settings
+    from cluster.vitals import Vitals
 
 
 class NotLeader(Exception):
@@ -135,4 +136,5 @@ class Services:
     submissions: Submissions
     backups: Source
     upgrades: Upgrader
+    vitals: Vitals
     draining: bool = False

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from cluster.api.answers import ClusterAnswer, TransferAnswer
 from cluster.api.errors import ProblemError
+from cluster.api.health import warnings_of
 from cluster.api.members import members_of
 from cluster.api.models import TransferRequest
+from cluster.api.readiness import failing
 from cluster.api.routing import Call, Consistency, Query, ReadQuery, Routes
 from cluster.consensus import TransferError
 
@@ -38,14 +40,14 @@ async def get_cluster(call: Call[None, ClusterQuery]) -> ClusterAnswer:
         role=status["role"],
         is_leader=raft.is_leader,
         has_quorum=raft.leader_id is not None,
-        ready=raft.caught_up and not call.services.draining,
+        ready=not failing(call.services),
         term=status["term"],
         epoch=status["epoch"],
         applied_index=raft.applied_index,
         commit_index=raft.commit_index,
         digest=status["digest"],
         members=members_of(call.services),
-        warnings=call.services.clocks.warnings(),
+        warnings=warnings_of(call.services),
         consensus={name: value for name, value in status.items() if name not in _SHOWN_APART},
     )
 

@@ -86,6 +86,8 @@ KINDS: dict[str, Kind] = {
     "not_ready": Kind(503, "This node is not ready", 1),
     "history_unavailable": Kind(503, "Finished jobs cannot be read at the moment", 1),
     "overloaded": Kind(503, "Too much is waiting", 1),
+    "memory_full": Kind(503, "The leader is short of memory", 5),
+    "connections_full": Kind(503, "This node has too many connections", 1),
     "backup_failed": Kind(503, "There is no backup now"),
     "disk_full": Kind(503, "The disks of the cluster are full", 5),
     # Not 503, which promises that nothing was applied: proxies repeat such requests by themselves.

@@ -25,7 +25,7 @@ from cluster.api.errors import ProblemError, no_leader, outcome_unknown
 from cluster.api.routing import Endpoint, ReadQuery, Served
 
 LEADER_WAIT_SECONDS = 1.0
-LEADER_POLL_SECONDS = 0.02
+LEADER_POLL_SECONDS = 0.02  # in case nobody says that something has changed
 CONNECT_SECONDS = 2.0
 SUPERSEDED_SECONDS = 0.25  # a leader that handed over still answers what it has committed
 LEADERLESS_SECONDS = 1.0  # a connection that broke by itself is back by then
@@ -90,10 +90,13 @@ class Forwarding:
         self._services = services
         # For the head of an answer: whose, and since when.
         self._waiting: dict[asyncio.Timeout, tuple[str, float]] = {}
+        self._news = asyncio.Event()
         services.raft.on_leader(self._leader_is)
+        services.raft.on_leadership(lambda leads: self._tell_news())
 
     def _leader_is(self, leader: str | None) -> None:
         """Another node leads, or none: what was asked of the one before has only a moment left."""
+        self._tell_news()
         if self._waiting:
             grace_s = SUPERSEDED_SECONDS if leader is not None else LEADERLESS_SECONDS
             loop = asyncio.get_running_loop()
@@ -125,6 +128,8 @@ class Forwarding:
                     self._services.metrics.count_read(level)
                 return answer
         if served.endpoint.upgrade:
+            if await self._leads_soon():
+                return await self._answer(request, handler)
             leader = self._services.raft.leader_http
             raise ProblemError("not_leader", "workers connect to the leader", leader=leader)
         return await self._elsewhere(request, handler, served.endpoint)
@@ -202,8 +207,27 @@ class Forwarding:
                 return leader
             if late:
                 raise no_leader()
-            await asyncio.sleep(LEADER_POLL_SECONDS)
+            await self._hear_news()
         return None
+
+    async def _leads_soon(self) -> bool:
+        """Whether this node was elected and leads by now: workers come the moment they hear."""
+        raft = self._services.raft
+        if raft.leader_id != raft.node_id:
+            return False
+        with contextlib.suppress(ProblemError):
+            return await self._leader(None) is None
+        return False
+
+    def _tell_news(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    async def _hear_news(self) -> None:
+        """Until something may have changed about who leads."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEADER_POLL_SECONDS):
+                await self._news.wait()
 
     async def _ask(
         self, request: web.Request, endpoint: Endpoint, leader: str, headers: CIMultiDict[str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cluster.actors.services import Services
 from cluster.api.answers import HealthAnswer
 from cluster.api.errors import ProblemError
+from cluster.api.readiness import checks_of, failing
 from cluster.api.routing import Call, Query, Routes
 
 routes = Routes("health")
@@ -17,17 +18,12 @@ class ReadyQuery(Query, forbid_unknown_fields=True, frozen=True):
     verbose: str | None = None
 
 
-def checks_of(services: Services) -> dict[str, bool]:
-    """What must hold for a node to be worth talking to."""
-    raft = services.raft
-    return {
-        "leader_known": raft.leader_id is not None,
-        "caught_up": raft.caught_up,
-        "not_draining": not services.draining,
-    }
+def warnings_of(services: Services) -> list[str]:
+    """What an operator should know, one sentence each."""
+    return services.clocks.warnings() + services.vitals.warnings()
 
 
-@routes.add("GET", "/livez", "Tell that the process answers", answer=HealthAnswer, local=True)
+@routes.add("GET", "/livez", "Tell that the event loop turns", answer=HealthAnswer, local=True)
 async def livez(call: Call[None, Query]) -> HealthAnswer:
     return HealthAnswer("ok")
 
@@ -35,17 +31,17 @@ async def livez(call: Call[None, Query]) -> HealthAnswer:
 @routes.add(
     "GET",
     "/readyz",
-    "Tell whether this node has joined, caught up and is not draining",
+    "Tell whether this node has joined, caught up, can write and is not draining",
     query=ReadyQuery,
     answer=HealthAnswer,
     local=True,
     problems=("not_ready",),
 )
 async def readyz(call: Call[None, ReadyQuery]) -> HealthAnswer:
-    checks = checks_of(call.services)
-    failing = [name for name, passed in checks.items() if not passed]
-    if failing:
-        raise ProblemError("not_ready", "failing: " + ", ".join(failing))
+    wrong = failing(call.services)
+    if wrong:
+        raise ProblemError("not_ready", wrong)
     if call.query.verbose is None:
         return HealthAnswer("ok")
-    return HealthAnswer("ok", checks, call.services.clocks.warnings())
+    checks = {name: not reason for name, reason in checks_of(call.services).items()}
+    return HealthAnswer("ok", checks, warnings_of(call.services))

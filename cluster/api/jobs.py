@@ -61,7 +61,7 @@ from cluster.machine.views import JobFilter, JobView
 routes = Routes("jobs")
 
 # What a repetition may run into although the first request was accepted.
-TIME_DEPENDENT = frozenset({"validation", "queue_full"})
+TIME_DEPENDENT = frozenset({"validation", "queue_full", "memory_full"})
 
 
 @routes.add(

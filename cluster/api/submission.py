@@ -112,7 +112,10 @@ def ids_of(result: Submitted) -> list[int]:
 
 
 def room_problem(services: Services, queue: str, count: int) -> ProblemError | None:
-    """The queue_full problem when `count` more pending jobs would exceed the limit."""
+    """Why `count` more pending jobs are not taken: no memory, or the queue is full."""
+    vitals = services.vitals
+    if vitals.memory.is_out and (reason := vitals.refusal(views.job_count(services.raft.state))):
+        return ProblemError("memory_full", f"{reason} on the leader; nothing was applied")
     maximum = services.settings.queue_jobs_max
     pending = views.pending_in_queue(services.raft.state, queue)
     if pending + count <= maximum:
@@ -125,7 +128,7 @@ def room_problem(services: Services, queue: str, count: int) -> ProblemError | N
 
 
 def require_room(services: Services, queue: str, count: int) -> None:
-    """Raises the queue_full problem when there is no room for `count` more jobs."""
+    """Raises the problem when there is no room for `count` more jobs."""
     problem = room_problem(services, queue, count)
     if problem is not None:
         raise problem

@@ -16,6 +16,7 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from cluster.actors.assigned import Assigned
+from cluster.actors.desk import SEND_AWAY_S
 from cluster.actors.services import (
     AttemptError,
     NotLeader,
@@ -247,12 +248,11 @@ class Connection:
                 while self._results:
                     await self._book_some(self._next_results())
                 self._results_changed.clear()
-        except NotLeader as error:
-            self.close_moved(error.leader_http)
         except Overloaded as error:
             self._outbox.close(frames.error("try_again", str(error)))
-        except OutcomeUnknown:
+        except (NotLeader, OutcomeUnknown):
             # Not acknowledged: the worker sends them again to whoever leads by then.
+            await self.services.raft.leader_elected(SEND_AWAY_S)
             self.close_moved(self.services.raft.leader_http)
         finally:
             self._results_room.set()

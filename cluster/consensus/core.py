@@ -241,6 +241,9 @@ class Core:
             return commit
         return min(commit, self.journal.durable_index)
 
+    def disk_silent_s(self) -> float:
+        return 0.0 if self.journal.is_durable else max(now() - self._disk_moved, 0.0)
+
     def _may_change(self) -> bool:
         """A change of members needs an entry of the own term to be committed first, and space."""
         if self.space.is_out:

@@ -53,6 +53,11 @@ class SnapshotReceiver:
         self._have = 0
         self._is_verifying = False
 
+    @property
+    def is_receiving(self) -> bool:
+        """A snapshot is on its way, or being verified and loaded."""
+        return self._is_verifying or self._descriptor >= 0
+
     def on_chunk(self, peer: str, chunk: SnapshotChunk, data: bytes) -> int:
         """How many bytes of this snapshot are here now."""
         key = (chunk.index, chunk.index_term, chunk.size)

@@ -26,6 +26,7 @@ class Ticker:
         self._tick = tick
         self._timer: asyncio.TimerHandle | None = None
         self._at = 0.0
+        self.on_due: Callable[[float], None] = lambda due_at: None  # for who measures lateness
 
     def plan(self, core: Core) -> None:
         """After every run, as it may have changed what is due."""
@@ -42,6 +43,7 @@ class Ticker:
 
     def _due(self) -> None:
         self._timer = None
+        self.on_due(self._at)
         self._tick()
 
     def stop(self) -> None:

@@ -253,6 +253,11 @@ def pending_in_queue(state: State, name: str) -> int:
     return row.scheduled + row.ready + row.retrying if row is not None else 0
 
 
+def job_count(state: State) -> int:
+    """All live jobs."""
+    return len(state.tables.jobs)
+
+
 def jobs_by_status(state: State) -> dict[str, int]:
     """Live counts for pending and running; since the beginning for the rest."""
     totals = state.totals

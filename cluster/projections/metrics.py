@@ -18,6 +18,7 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from cluster.machine import lifecycle, views
@@ -70,8 +71,11 @@ class Metrics(Collector):
         self._reads: Counter[str] = Counter()
         self._plain: list[Samples] = []
         self._labelled: list[tuple[str, str, str, Samples]] = []
+        self._loop_lag = HistogramMs()
+        self.observe_lag_ms = self._loop_lag.observe
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
+        ProcessCollector(registry=self._registry)
 
     def feed(self, effects: Effects) -> None:
         if effects.jobs_assigned:
@@ -121,6 +125,9 @@ class Metrics(Collector):
         yield self._duration.family("job_duration_seconds", "Execution time of ended attempts")
         yield self._wait.family("job_queue_wait_seconds", "From due to assigned")
         yield self._schedule_lag.family("schedule_lag_seconds", "From fire time to launch")
+        yield self._loop_lag.family(
+            "quorate_loop_lag_seconds", "How late the event loop came to a timer"
+        )
         yield _missed(state)
         for plain in self._plain:
             for name, value in plain().items():

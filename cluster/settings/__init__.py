@@ -119,6 +119,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     drain_seconds: Annotated[
         float, Meta(ge=0, le=3600), _help("time that a stopping node gives requests in flight")
     ] = 5.0
+    loop_stall_warn_ms: Annotated[
+        int,
+        Meta(ge=0, le=3_600_000),
+        _help("a node that stands still for longer logs where; 0: nobody watches"),
+    ] = 500
+    loop_stall_exit_seconds: Annotated[
+        float,
+        Meta(ge=0, le=LONG_SECONDS),
+        _help("a node that stands still for longer ends itself, to be started anew; 0: never"),
+    ] = 30.0
+    memory_limit_mb: Annotated[
+        int,
+        Meta(ge=0, le=1 << 30),
+        _help("at 90 % of so many MiB new work is refused; 0: the container's limit, if any"),
+    ] = 0
+    connections_expected: Annotated[
+        int,
+        Meta(ge=1, le=10_000_000),
+        _help("workers and clients at the same time; warns if files may be too few"),
+    ] = 1_000
     history_retention_days: Annotated[
         int, Meta(ge=0, le=36_500), _help("how long finished jobs are kept; 0: forever")
     ] = 30

@@ -7,8 +7,9 @@ import asyncio
 import pytest
 from actor_rig import SPEC, FakeSink, Rig, virtual
 
+from cluster.actors.desk import SEND_AWAY_S
 from cluster.actors.services import AttemptError, NotLeader
-from cluster.consensus import Role
+from cluster.consensus import PeerStatus, Role
 from cluster.machine import lifecycle
 from cluster.machine.commands import (
     CancelJobs,
@@ -118,8 +119,23 @@ async def test_losing_leadership_sends_every_worker_away() -> None:
     rig = await leading()
     _, sink = await rig.worker(1)
     await rig.resign()
-    assert sink.kinds() == ["moved"]
     assert rig.desk.sessions == {}
+    await asyncio.sleep(SEND_AWAY_S)
+    assert sink.events == [("moved", None)]  # nobody leads so far: it has to look for itself
+
+
+@virtual
+async def test_workers_are_told_who_leads_as_soon_as_that_is_known() -> None:
+    rig = await leading()
+    _, sink = await rig.worker(1)
+    await rig.resign()
+    assert sink.events == []
+    rig.log.peers = lambda: [PeerStatus("n2", True, {"http": "n2:8000"}, 0, None)]
+    rig.log.leader_id = "n2"
+    rig.log.on_role(Role.FOLLOWER, 2, "n2")
+    assert sink.events == [("moved", "http://n2:8000")]
+    await asyncio.sleep(2 * SEND_AWAY_S)
+    assert len(sink.events) == 1
 
 
 @virtual

@@ -34,6 +34,7 @@ from cluster.api import build_app
 from cluster.backup.take import Source
 from cluster.clock import GuardedClock, ManualClock
 from cluster.consensus import Outcome, ReadError, ReadFailure, TransferError
+from cluster.consensus.observe import Health
 from cluster.history import History
 from cluster.machine.apply import apply
 from cluster.machine.commands import decode_batch
@@ -44,6 +45,7 @@ from cluster.projections.metrics import Metrics
 from cluster.projections.ready import ReadyQueues
 from cluster.raft_state import MemberLevels
 from cluster.settings import Settings
+from cluster.vitals import Vitals
 
 NOW_MS = 1_795_000_000_000  # 2026-11-18T11:06:40Z
 
@@ -63,6 +65,7 @@ class FakeRaft:
         self.epoch = 1
         self.applied_index = 0
         self.caught_up = True
+        self.health = Health()
         self.fate = Outcome.APPLIED
         self.held: list[Any] | None = None  # a list: proposals wait in it
         self.read_failure: ReadFailure | None = None
@@ -102,6 +105,9 @@ class FakeRaft:
 
     def levels(self) -> list[MemberLevels]:
         return [MemberLevels(self.node_id, True, self.support), *self.other_levels]
+
+    async def leader_elected(self, timeout_s: float) -> bool:
+        return self.leader_id is not None
 
     def voters(self) -> tuple[str, ...]:
         return (self.node_id,)
@@ -227,7 +233,7 @@ class FakeNode:
             self.live, self.history, self.metrics, self.clocks,
             Planner(raft, self.guarded), Submissions(self.proposer, express),
             Source(nothing, self.history, self.raft.node_id, "1.0", folder),
-            Upgrader(raft, self.proposer, 60.0),
+            Upgrader(raft, self.proposer, 60.0), Vitals(),
         )  # fmt: skip
         self.app = build_app(self.services)
 

@@ -11,30 +11,119 @@ from openapi_spec_validator import validate
 
 from cluster.api.app import TABLE, build_app
 from cluster.api.docs import FILES, STATIC
+from cluster.consensus.observe import Health
+
+JOB_OF_LAB = {"job_type": "t", "execution_time_ms": 1}
 
 
 async def test_health(api, node):
     assert await api.get("/livez") == {"status": "ok"}
     assert await api.get("/readyz") == {"status": "ok"}
     verbose = await api.get("/readyz?verbose")
-    assert verbose["checks"] == {"leader_known": True, "caught_up": True, "not_draining": True}
+    assert set(verbose["checks"].values()) == {True}
+    assert verbose["warnings"] == []
     node.raft.follow("other", "http://127.0.0.1:1")
     assert (await api("GET", "/readyz")).status == 200
 
 
-@pytest.mark.parametrize("reason", ["draining", "behind", "alone"])
-async def test_a_node_that_is_not_ready_says_why(api, node, reason):
-    if reason == "draining":
-        node.services.draining = True
-    elif reason == "behind":
-        node.raft.caught_up = False
-    else:
-        node.raft.follow(None, None)
+def elected_with_an_open_question(node):
+    node.raft.is_leader = False
+
+
+def with_a_clock_nobody_vouches_for(node):
+    node.raft.is_leader = False
+    node.raft.voters = lambda: ("a", "b", "c")
+
+
+def behind(node):
+    node.raft.caught_up = False
+
+
+def installing(node):
+    node.raft.caught_up = False
+    node.raft.health = Health(snapshot_is_arriving=True)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "why"),
+    [
+        (lambda node: node.raft.follow(None, None), "leader_known: no leader is known here"),
+        (elected_with_an_open_question, "epoch_open: elected, and waits for a majority to hold"),
+        (with_a_clock_nobody_vouches_for, "epoch_open: elected, and waits for a majority's clocks"),
+        (behind, "caught_up: 0 of 0 committed entries are applied"),
+        (installing, "entries are applied, a snapshot is arriving"),
+        (
+            lambda node: setattr(node.raft, "health", Health(disk_is_full=True)),
+            "disk_takes_writes: the disk is full",
+        ),
+        (
+            lambda node: setattr(node.raft, "health", Health(False, 3_100, 3_000)),
+            "disk_takes_writes: the disk has not answered for 3.1 s",
+        ),
+        (
+            lambda node: setattr(node.services, "draining", True),
+            "not_draining: this node is stopping",
+        ),
+    ],
+)
+async def test_a_node_that_is_not_ready_says_why(api, node, trouble, why):
+    trouble(node)
     answer = await api("GET", "/readyz")
     assert (answer.status, answer.code) == (503, "not_ready")
-    names = {"draining": "not_draining", "behind": "caught_up", "alone": "leader_known"}
-    assert names[reason] in answer.json["detail"]
+    assert why in answer.json["detail"]
+    assert (await api.get("/v1/cluster"))["ready"] is False
     assert (await api("GET", "/livez")).status == 200
+
+
+@pytest.mark.parametrize(
+    "health",
+    [Health(disk_silent_ms=2_900, disk_stall_ms=3_000), Health(snapshot_is_arriving=True)],
+    ids=["an fsync takes its time", "a snapshot that nobody needs any more"],
+)
+async def test_what_ends_by_itself_is_no_reason_to_stay_away(api, node, health):
+    node.raft.health = health
+    assert (await api("GET", "/readyz")).status == 200
+
+
+async def test_what_runs_out_is_said_before_it_does(api, node):
+    node.services.vitals.memory.limit = 1000 << 20
+    node.services.vitals.memory.note(850 << 20)
+    ready = await api.get("/readyz?verbose")
+    assert ready["warnings"] == ["850 of 1,000 MiB of memory are in use"]
+    assert (await api.get("/v1/cluster"))["warnings"] == ready["warnings"]
+    await api.submit()
+
+
+async def test_without_memory_new_work_is_refused_and_old_work_goes_on(api, node):
+    first = await api.submit(max_retries=0)
+    memory = node.services.vitals.memory
+    memory.limit = 1000 << 20
+    memory.note(910 << 20)
+    one = {"name": "t"}
+    for path, body in (("/v1/jobs", one), ("/v1/jobs/batch", [one, one]), ("/jobs", JOB_OF_LAB)):
+        answer = await api("POST", path, body)
+        assert (answer.status, answer.code) == (503, "memory_full"), path
+        assert "910 of 1,000 MiB of memory are in use" in answer.json["detail"]
+        assert answer.headers["Retry-After"] == "5"
+    worker = await api.worker()
+    (job,) = await worker.take()
+    assert await node.desk.complete(worker.id, [job.job_id], [job.attempt], None, None) == []
+    assert (await api.get(f"/v1/jobs/{first}"))["status"] == "completed"
+    memory.note(840 << 20)
+    await api.submit()
+
+
+async def test_memory_that_jobs_have_left_is_there_for_others(api, node):
+    """It stays with the process, so that what the kernel counts does not go down."""
+    await api("POST", "/v1/jobs/batch", [{"name": "t"}] * 10)
+    memory = node.services.vitals.memory
+    memory.limit = 1000 << 20
+    memory.note(910 << 20)
+    assert (await api("POST", "/v1/jobs", {"name": "t"})).code == "memory_full"
+    await api("POST", "/v1/jobs/cancel", {"ids": ["1", "2", "3"]})
+    await api.submit()
+    memory.note(960 << 20)
+    assert (await api("POST", "/v1/jobs", {"name": "t"})).code == "memory_full"
 
 
 async def test_the_cluster_is_shown(api, node):
