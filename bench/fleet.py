@@ -32,6 +32,7 @@ from cluster.actors.supervisor import Supervisor
 from cluster.actors.timekeeper import Timekeeper
 from cluster.actors.waiters import Waiters
 from cluster.api import frames
+from cluster.api.booking import Booking
 from cluster.consensus import ConsensusConfig, Outcome, ProposalCallback, Role
 from cluster.machine.commands import JobGroup, SubmitJobs
 from cluster.machine.levels import HIGHEST_LEVEL
@@ -49,6 +50,7 @@ SLOTS = 10
 SPEC = WorkerSpec("w", SLOTS, ("default",), ("work",), ttl_ms=TTL_MS)
 JOB = JobSpec("work", timeout_ms=600_000)
 PAYLOAD = b'"' + b"x" * 98 + b'"'
+OUTPUT_BYTES_MAX = 1 << 20
 HEARTBEAT = encode(("heartbeat",))
 
 Held = tuple["Worker", int, int]  # who runs which job in which attempt
@@ -108,7 +110,9 @@ class Forgetful:
 class Worker:
     """Takes jobs as the worker stream would: what is sent is encoded and counted."""
 
-    __slots__ = ("_inbox", "id", "is_silent", "running", "sent_bytes")
+    __slots__ = ("_inbox", "booking", "id", "is_silent", "running", "sent_bytes")
+
+    booking: Booking
 
     def __init__(self, inbox: list[tuple[Worker, list[Assignment]]]) -> None:
         self.id = 0
@@ -128,11 +132,18 @@ class Worker:
     def send_stop(self, attempts: list[tuple[int, int]]) -> None:
         self.sent_bytes += len(frames.stop(attempts))
 
+    def put(self, frame: bytes) -> None:
+        self.sent_bytes += len(frame)
+
     def send_drain(self) -> None:
         pass
 
     def close_moved(self, leader_http: str | None) -> None:
         self.sent_bytes += len(frames.moved(leader_http))
+
+
+def _refused(error: Exception) -> None:
+    raise error
 
 
 class Collections:
@@ -236,6 +247,7 @@ class Fleet:
 
         async def one(worker: Worker) -> None:
             worker.id, _ = await self.desk.register(SPEC, worker.id, [], worker)
+            worker.booking = Booking(self.desk, worker.id, OUTPUT_BYTES_MAX, worker.put, _refused)
 
         await asyncio.gather(*(one(worker) for worker in fresh))
         self.workers += fresh
@@ -282,7 +294,7 @@ class Fleet:
         self.aside_s += time.thread_time() - began
         return ended
 
-    async def finish(self, held: Sequence[Held]) -> None:
+    def finish(self, held: Sequence[Held]) -> None:
         """Each of these jobs is done, and its worker says so in a frame of its own."""
         began = time.thread_time()
         told = [
@@ -290,31 +302,22 @@ class Fleet:
             for worker, job_id, attempt in held
         ]
         self.aside_s += time.thread_time() - began
-        for worker, data in told:
-            task = asyncio.create_task(self._book(worker, data))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _book(self, worker: Worker, data: bytes) -> None:
-        """What a connection does with a frame of results."""
-        frame = frames.decode(data)
-        assert isinstance(frame, frames.Done)
-        self.desk.seen(worker.id)
-        self.desk.grant(worker.id, frame.credit)
-        refused = await self.desk.complete(
-            worker.id,
-            [item.job_id for item in frame.items],
-            [item.attempt for item in frame.items],
-            None,
-            None,
-        )
-        worker.sent_bytes += len(frames.ack(frame.seq, refused))
-        worker.running -= len(frame.items) - len(refused)
+        desk = self.desk
+        for worker, data in told:  # what a connection does with a frame of results
+            frame = frames.decode(data)
+            assert isinstance(frame, frames.Done)
+            desk.seen(worker.id)
+            desk.grant(worker.id, frame.credit)
+            worker.booking.add(frames.Completed.of(frame))
+        for worker, _, _ in held:
+            worker.running -= 1
 
     async def settled(self) -> None:
         """All that was said is booked."""
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        while (  # noqa: ASYNC110  (virtual time)
+            self._tasks or any(worker.booking.items for worker in self.workers)
+        ):
+            await asyncio.sleep(COMMIT_S)
 
     def ending(self, count: int) -> list[Held]:
         """Take jobs out of the workers' hands that would go on for long."""
@@ -339,7 +342,7 @@ class Fleet:
             self.beat(speaking[tick % groups])
             done["heartbeats"] += len(speaking[tick % groups])
             ended = self._ended()
-            await self.finish(ended)
+            self.finish(ended)
             done["completions"] += len(ended)
             if jobs_per_s:
                 count = jobs_per_s * TICK_MS // 1000

@@ -158,7 +158,7 @@ async def _complete(fleet: Fleet, costs: Costs, count: int) -> None:
     held = fleet.ending(count)
     with costs.of("complete"):
         for first in range(0, len(held), TOGETHER):
-            await fleet.finish(held[first : first + TOGETHER])
+            fleet.finish(held[first : first + TOGETHER])
             await asyncio.sleep(COMMIT_S)
         await fleet.settled()
 

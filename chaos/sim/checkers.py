@@ -85,13 +85,12 @@ class Attempts:
         self._attempt: dict[int, int] = {}
 
     def on_entry(self, node: SimNode, effects: Effects, index: int) -> None:
-        for _, jobs in effects.jobs_assigned:
-            for job in jobs:
-                # A row shows its last attempt; one entry assigns a job once.
-                before = self._attempt.get(job.id, 0)
-                if job.attempt != before + 1:
-                    self._world.fail(f"job {job.id}: attempt {job.attempt} after {before}")
-                self._attempt[job.id] = job.attempt
+        for job in effects.jobs_assigned:
+            # A row shows its last attempt; one entry assigns a job once.
+            before = self._attempt.get(job.id, 0)
+            if job.attempt != before + 1:
+                self._world.fail(f"job {job.id}: attempt {job.attempt} after {before}")
+            self._attempt[job.id] = job.attempt
         for finished in effects.jobs_finished:
             job = finished.job
             if job.state != lifecycle.COMPLETED:
@@ -140,10 +139,9 @@ class NotEarly:
         if now_ms < self._now_ms:
             self._world.fail(f"replicated time went back by {self._now_ms - now_ms} ms at {index}")
         self._now_ms = now_ms
-        for _, jobs in effects.jobs_assigned:
-            for job in jobs:
-                if job.run_at_ms > now_ms:
-                    self._world.fail(f"job {job.id} started {job.run_at_ms - now_ms} ms early")
+        for job in effects.jobs_assigned:
+            if job.run_at_ms > now_ms:
+                self._world.fail(f"job {job.id} started {job.run_at_ms - now_ms} ms early")
 
     def at_end(self) -> None:
         return

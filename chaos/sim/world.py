@@ -152,8 +152,8 @@ class World:
             self.nemesis.schedules_due(node)
         if self.reaper is not None:
             self.reaper.feed(effects)
-        for worker_id, jobs in effects.jobs_assigned:
-            self.trace(f"  assigned to w{worker_id}: {[(job.id, job.attempt) for job in jobs]}")
+        for job in effects.jobs_assigned:
+            self.trace(f"  assigned to w{job.worker_id}: {job.id}.{job.attempt}")
         for finished in effects.jobs_finished:
             job = finished.job
             self.trace(f"  ended {job.id}.{job.attempt} {job.state} {finished.error_type}")

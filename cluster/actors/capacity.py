@@ -175,47 +175,66 @@ class _Turn:
         for pool, lanes in self._pools:
             for lane in lanes:
                 self._sharers[lane] = self._sharers.get(lane, 0) + pool.size
-        self._heads: list[tuple[int, int]] = []  # most credit first; the place breaks ties
         self._served: list[tuple[Session, Pool]] = []
 
     def shares(self, jobs_max: int, shares_max: int) -> list[Share]:
-        self._heads = [
+        heads = [  # most credit first; the place breaks ties
             (-first.credit, place)
             for place, (pool, _) in enumerate(self._pools)
             if (first := pool.first()) is not None
         ]
-        heapify(self._heads)
+        heapify(heads)
         shares: list[Share] = []
         try:
-            while self._heads and len(shares) < shares_max:
-                _, place = heappop(self._heads)
-                share = self._serve(place, jobs_max)
-                if share is not None:
-                    shares.append(share)
+            while heads and len(shares) < shares_max:
+                _, place = heappop(heads)
+                below = -heads[0][0] if heads else 0
+                takers = self._takers(place, below, jobs_max, shares_max - len(shares))
+                if not takers:
+                    continue  # nothing waits for this pool any more
+                shares += self._deal(takers, place)
+                following = self._pools[place][0].first()
+                if following is not None:
+                    heappush(heads, (-following.credit, place))
         finally:
             for session, pool in self._served:
                 session.enter(pool)
         return shares
 
-    def _serve(self, place: int, jobs_max: int) -> Share | None:
-        """The next worker of a pool gets its share, unless nothing waits for the pool any more."""
-        pool, lanes = self._pools[place]
-        session, sharers = pool.first(), self._sharers
-        share = sum(-(-len(lane) // sharers[lane]) for lane in lanes if lane)
-        if session is None or not share:
-            return None
-        for lane in lanes:
-            sharers[lane] -= 1
-        session.enter(None)
-        self._served.append((session, pool))
-        following = pool.first()
-        if following is not None:
-            heappush(self._heads, (-following.credit, place))
-        jobs = self._ready.take(lanes, min(session.credit, share, jobs_max))
-        if not jobs:
-            return None
-        session.credit -= len(jobs)
-        return Share(session, jobs)
+    def _takers(self, place: int, below: int, jobs_max: int, takers_max: int) -> list[Taker]:
+        """The next workers of a pool that get something: those before whom nobody of another pool
+        comes, who has `below`. Where several lanes wait only one, as what is left of each of them
+        is known when it has taken."""
+        (pool, lanes), sharers = self._pools[place], self._sharers
+        waits = [len(lane) for lane in lanes]
+        takers: list[Taker] = []
+        while len(takers) < takers_max:
+            session = pool.first()
+            if session is None or (takers and session.credit < below):
+                break
+            share = sum(-(-n // sharers[lane]) for n, lane in zip(waits, lanes, strict=True) if n)
+            if not share:
+                break
+            for lane in lanes:
+                sharers[lane] -= 1
+            session.enter(None)
+            self._served.append((session, pool))
+            takers.append(Taker(session, min(session.credit, share, jobs_max)))
+            if len(lanes) > 1:
+                break
+            waits[0] -= takers[-1].share
+        return takers
+
+    def _deal(self, takers: list[Taker], place: int) -> Iterator[Share]:
+        """Fewer jobs may come than seemed to wait: then the last ones go without."""
+        jobs = self._ready.take(self._pools[place][1], sum(taker.share for taker in takers))
+        at = 0
+        for session, share in takers:
+            own = jobs[at : at + share]
+            at += share
+            if own:
+                session.credit -= len(own)
+                yield Share(session, own)
 
 
 def _most_free(pools: list[Pool]) -> tuple[Session, Pool]:

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from cluster.actors.capacity import Capacity
+from cluster.actors.completions import Completions, Report
 from cluster.actors.live import LiveBoard
 from cluster.actors.proposer import Proposer
 from cluster.actors.services import AttemptError, NotLeader, Overloaded, Sink
@@ -19,7 +20,6 @@ from cluster.clock import Clock
 from cluster.machine import lifecycle
 from cluster.machine.commands import (
     Command,
-    CompleteJobs,
     DrainWorker,
     FailJobs,
     JobFailure,
@@ -56,6 +56,7 @@ class WorkerDesk:
         """`rng` draws the jitter of retries; simulation gives a seeded one."""
         self.sessions: dict[int, Session] = {}
         self.capacity = Capacity()
+        self.completions = Completions(raft, proposer)
         self._raft = raft
         self._proposer = proposer
         self._clock = clock
@@ -215,7 +216,9 @@ class WorkerDesk:
         logs: list[str | None] | None,
     ) -> list[int]:
         """Book successes; returns the refused (stale) ids."""
-        return await self._settle(CompleteJobs(worker_id, job_ids, attempts, outputs, logs))
+        answer = _Answer()
+        self.completions.add(Report(worker_id, job_ids, attempts, outputs, logs, answer))
+        return await answer.future
 
     async def fail(self, worker_id: int, errors: Sequence[AttemptError]) -> list[int]:
         """Book failures and decide when, if at all, each is retried; returns the refused ids."""
@@ -349,3 +352,21 @@ class WorkerDesk:
             self.capacity.dismiss(session)
         else:
             self.capacity.admit(session, row.spec)
+
+
+class _Answer:
+    """For who waits in a task."""
+
+    __slots__ = ("future",)
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+
+    def booked(self, refused: list[int]) -> None:
+        if not self.future.done():
+            self.future.set_result(refused)
+
+    def failed(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+            self.future.exception()  # whoever gave up waiting must not cause a warning

@@ -1,9 +1,8 @@
 """GET /v1/workers/stream: one WebSocket per worker, pushed jobs one way, results the other.
 
-The connection only translates: what a frame means is the desk's to decide. Results that arrive
-while a commit is in flight are booked together in the next one; each frame gets its own ack. A
-worker that does not read what it is sent is cut off, one that sends results faster than they can be
-committed is not read from.
+The connection only translates: what a frame means is the desk's to decide, and how results are
+booked that of its `Booking`. A worker that does not read what it is sent is cut off, one that sends
+results faster than they can be committed is not read from.
 """
 
 from __future__ import annotations
@@ -17,14 +16,9 @@ from aiohttp import WSMsgType, web
 
 from cluster.actors.assigned import Assigned
 from cluster.actors.desk import SEND_AWAY_S
-from cluster.actors.services import (
-    AttemptError,
-    NotLeader,
-    OutcomeUnknown,
-    Overloaded,
-    Services,
-)
+from cluster.actors.services import NotLeader, OutcomeUnknown, Overloaded, Services
 from cluster.api import frames
+from cluster.api.booking import Booking
 from cluster.api.errors import ProblemError
 from cluster.api.frames import Attempt, BadFrame, Incoming, Results
 from cluster.api.lookup import parse_worker_id
@@ -38,10 +32,6 @@ routes = Routes("workers")
 
 REGISTER_SECONDS = 10.0
 RESULTS_WAITING_MAX = 20_000  # items; beyond this the socket is not read
-RESULTS_MERGED_MAX = 5_000  # items in one command
-OVERLOAD_TRIES_MAX = 50
-OVERLOAD_PAUSE_SECONDS = 0.1
-OUTPUT_TOO_LARGE = "output_too_large"
 
 CONNECTIONS: web.AppKey[set[Any]] = web.AppKey("connections", set[Any])
 
@@ -104,11 +94,7 @@ class Connection:
         transport = request.transport
         abort = transport.abort if transport is not None else lambda: None
         self._outbox = Outbox(socket, abort, self._ttl_s)
-        self._results: list[Results] = []
-        self._results_items = 0
-        self._results_changed = asyncio.Event()
-        self._results_room = asyncio.Event()
-        self._results_room.set()
+        self._booking: Booking | None = None  # once it is registered
 
     # -- Sink: called by the desk, never blocks --------------------------------------------------
 
@@ -139,10 +125,8 @@ class Connection:
     async def serve(self) -> None:
         """From the first frame to the last; returns when the socket is closed."""
         writer = asyncio.create_task(self._outbox.run())
-        booker: asyncio.Task[None] | None = None
         try:
             if await self._register():
-                booker = asyncio.create_task(self._book())
                 await self._read()
         except BadFrame as error:
             self._outbox.close(frames.error("bad_frame", str(error)))
@@ -151,7 +135,7 @@ class Connection:
         except (OutcomeUnknown, Overloaded) as error:
             self._outbox.close(frames.error("try_again", str(error) or "try again"))
         finally:
-            await self._end(writer, booker)
+            await self._end(writer)
 
     async def _register(self) -> bool:
         """The first frame. False when the worker was gone before it came."""
@@ -184,6 +168,10 @@ class Connection:
         running = [(held.job_id, held.attempt) for held in offer.running]
         self._columns = frames.COLUMNS in offer.speaks
         self.worker_id, drop = await self._desk.register(spec, known_id, running, self)
+        self._booking = Booking(
+            self._desk, self.worker_id, self.services.settings.output_max_bytes, self._outbox.put,
+            self._results_end,
+        )  # fmt: skip
         self._outbox.put_first(frames.registered(self.worker_id, self._ttl_s, drop, self._columns))
         return True
 
@@ -231,108 +219,40 @@ class Connection:
         if frame.credit:
             # The slots are free whatever becomes of the commit.
             self._desk.grant(self.worker_id, frame.credit)
-        self._results.append(frame)
-        self._results_items += len(frame.ids)
-        self._results_changed.set()
-        if self._results_items > RESULTS_WAITING_MAX:
-            self._results_room.clear()
-            await self._results_room.wait()
+        booking = self._booking
+        assert booking is not None
+        booking.add(frame)
+        if booking.items > RESULTS_WAITING_MAX:
+            while booking.items > RESULTS_WAITING_MAX // 2 and not booking.has_ended:
+                await booking.moved()
 
-    # -- booking results -------------------------------------------------------------------------
+    def _results_end(self, error: Exception) -> None:
+        """Some were not booked. They are not acknowledged, so the worker says them again: here, or
+        to whoever leads by then."""
+        match error:
+            case NotLeader() | OutcomeUnknown():
+                self._send_away()
+            case Overloaded():
+                self._outbox.close(frames.error("try_again", str(error)))
+            case _:
+                log.error("results of worker w%d were not booked", self.worker_id, exc_info=error)
+                self._outbox.close(frames.error("try_again", "the results were not booked"))
 
-    async def _book(self) -> None:
-        """Commit results in order, one command at a time."""
-        try:
-            while True:
-                await self._results_changed.wait()
-                while self._results:
-                    await self._book_some(self._next_results())
-                self._results_changed.clear()
-        except Overloaded as error:
-            self._outbox.close(frames.error("try_again", str(error)))
-        except (NotLeader, OutcomeUnknown):
-            # Not acknowledged: the worker sends them again to whoever leads by then.
-            await self.services.raft.leader_elected(SEND_AWAY_S)
-            self.close_moved(self.services.raft.leader_http)
-        finally:
-            self._results_room.set()
+    def _send_away(self) -> None:
+        """At once if somebody leads; else for a moment the desk may learn who does."""
+        leader_http = self.services.raft.leader_http
+        if leader_http is not None:
+            self.close_moved(leader_http)
+        else:
+            asyncio.get_running_loop().call_later(SEND_AWAY_S, self._close_moved_at_last)
 
-    def _next_results(self) -> list[Results]:
-        """The oldest frame and those of its kind that follow, up to a bound."""
-        waiting = self._results
-        kind, items, count = type(waiting[0]), 0, 0
-        for frame in waiting:
-            if type(frame) is not kind or (count and items >= RESULTS_MERGED_MAX):
-                break
-            items += len(frame.ids)
-            count += 1
-        taken = waiting[:count]
-        del waiting[:count]
-        return taken
+    def _close_moved_at_last(self) -> None:
+        self.close_moved(self.services.raft.leader_http)
 
-    async def _book_some(self, taken: list[Results]) -> None:
-        for tries_left in range(OVERLOAD_TRIES_MAX - 1, -1, -1):
-            try:
-                refused = await self._commit(taken)
-                break
-            except Overloaded:
-                if not tries_left:
-                    raise
-                await asyncio.sleep(OVERLOAD_PAUSE_SECONDS)
-        stale = set(refused)
-        for frame in taken:
-            ids = frame.ids
-            self._results_items -= len(ids)
-            mine = [job_id for job_id in ids if job_id in stale] if stale else []
-            self._outbox.put(frames.ack(frame.seq, mine))
-        if self._results_items <= RESULTS_WAITING_MAX // 2:
-            self._results_room.set()
-
-    async def _commit(self, taken: list[Results]) -> list[int]:
-        """One command for frames of one kind. Returns the refused ids."""
-        desk, worker_id = self._desk, self.worker_id
-        done: list[frames.Completed] = []
-        errors: list[AttemptError] = []
-        held: list[frames.Held] = []
-        for frame in taken:
-            match frame:
-                case frames.Completed():
-                    done.append(frame)
-                case frames.Failed():
-                    errors += [item.error() for item in frame.items]
-                case frames.Released():
-                    held += frame.items
-        if done:
-            return await self._commit_done(frames.joined(done))
-        if errors:
-            return await desk.fail(worker_id, errors)
-        if held:
-            return await desk.release(
-                worker_id, [h.job_id for h in held], [h.attempt for h in held]
-            )
-        return []
-
-    async def _commit_done(self, done: frames.Completed) -> list[int]:
-        """An output beyond the limit fails its job for good."""
-        desk, worker_id = self._desk, self.worker_id
-        maximum = self.services.settings.output_max_bytes
-        refused: list[int] = []
-        if done.outputs and max(map(len, filter(None, done.outputs)), default=0) > maximum:
-            sizes = [len(output or b"") for output in done.outputs]
-            large = done.only([i for i, size in enumerate(sizes) if size > maximum])
-            done = done.only([i for i, size in enumerate(sizes) if size <= maximum])
-            refused = await desk.fail(worker_id, _too_large(large, maximum))
-        if not done.job_ids:
-            return refused
-        logs = done.logs and [frames.cut_log(text) for text in done.logs]
-        return refused + await desk.complete(
-            worker_id, done.job_ids, done.attempts, done.outputs, logs
-        )
-
-    async def _end(self, writer: asyncio.Task[None], booker: asyncio.Task[None] | None) -> None:
+    async def _end(self, writer: asyncio.Task[None]) -> None:
         """Book what has arrived, tell the desk, close the socket."""
-        if booker is not None:
-            await self._finish_booking(booker)
+        if self._booking is not None:
+            await self._finish_booking(self._booking)
         if self.worker_id:
             if self._said_bye:
                 with contextlib.suppress(NotLeader, OutcomeUnknown, Overloaded):
@@ -342,24 +262,7 @@ class Connection:
         await writer
         await self._socket.close()
 
-    async def _finish_booking(self, booker: asyncio.Task[None]) -> None:
-        while self._results_items and not booker.done() and not self._outbox.closing:
-            self._results_room.clear()
-            room = asyncio.create_task(self._results_room.wait())
-            await asyncio.wait((room, booker), return_when=asyncio.FIRST_COMPLETED)
-            room.cancel()
-        booker.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await booker
-
-
-def _too_large(done: frames.Completed, maximum: int) -> list[AttemptError]:
-    logs = done.logs or [None] * len(done.job_ids)
-    errors = []
-    for job_id, attempt, output, text in zip(
-        done.job_ids, done.attempts, done.outputs or (), logs, strict=True
-    ):
-        size = len(output or b"")
-        message = f"the output has {size} bytes; {maximum} are allowed (output_max_bytes)"
-        errors.append(AttemptError(job_id, attempt, OUTPUT_TOO_LARGE, message, False, text))
-    return errors
+    async def _finish_booking(self, booking: Booking) -> None:
+        while booking.items and not booking.has_ended and not self._outbox.closing:
+            await booking.moved()
+        booking.stop()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, compress, pairwise, repeat
 from typing import Union
 
@@ -115,14 +115,16 @@ class Block(Struct, gc=False):
         self._book_gone(ids)
         return rows
 
-    def start(self, ids: Sequence[int], worker_id: int, started_ms: int, timer: Timer) -> list[Job]:
-        """As `leave`, for a ready block: their first attempts begin. A row that is made as it will
-        be costs half as much as one that is changed."""
+    def start(
+        self, ids: Sequence[int], worker_ids: Sequence[int], started_ms: int, timer: Timer
+    ) -> list[Job]:
+        """As `leave`, for a ready block: their first attempts begin, each at the worker beside it.
+        A row that is made as it will be costs half as much as one that is changed."""
         rows = self._leaving(ids)
         if rows is None:
-            rows = self._rows(ids, lifecycle.RUNNING, 1, worker_id, started_ms, timer)
+            rows = self._rows(ids, lifecycle.RUNNING, 1, worker_ids, started_ms, timer)
         else:
-            for row in rows:
+            for row, worker_id in zip(rows, worker_ids, strict=True):
                 row.state, row.attempt, row.timer = lifecycle.RUNNING, 1, timer
                 row.worker_id, row.started_ms = worker_id, started_ms
         self._book_gone(ids)
@@ -149,7 +151,7 @@ class Block(Struct, gc=False):
         ids: Sequence[int],
         state: int = -1,
         attempt: int = 0,
-        worker_id: int = 0,
+        worker_ids: Iterable[int] = repeat(0),
         started_ms: int = 0,
         timer: Timer | None = None,
     ) -> list[Job]:
@@ -166,7 +168,7 @@ class Block(Struct, gc=False):
                 repeat(self.run_at_ms),
                 repeat(attempt),
                 repeat(0),
-                repeat(worker_id),
+                worker_ids,
                 repeat(started_ms),
                 repeat(timer),
             )

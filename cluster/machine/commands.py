@@ -35,6 +35,12 @@ def _same_length(column: Sized, *others: Sized | None) -> None:
             raise ValueError(f"columns of {len(column)} and {len(other)} rows")
 
 
+def _shared_out(worker_ids: Sized, counts: Sequence[int], job_ids: Sized) -> None:
+    _same_length(worker_ids, counts)
+    if sum(counts) != len(job_ids):
+        raise ValueError(f"shares of {sum(counts)} jobs for {len(job_ids)}")
+
+
 def is_increasing(numbers: Sequence[int]) -> bool:
     return all(map(lt, numbers, numbers[1:]))
 
@@ -301,6 +307,34 @@ class AssignNew(Struct, array_like=True, frozen=True, gc=False, tag=25):
     count: Count
 
 
+class AssignMany(Struct, array_like=True, frozen=True, gc=False, tag=26):
+    """`AssignJobs` for several workers: the first `counts[0]` jobs are the first one's, and so on.
+    All jobs of a worker that takes none are refused."""
+
+    worker_ids: list[int]
+    counts: list[Count]
+    job_ids: list[int]
+
+    def __post_init__(self) -> None:
+        _shared_out(self.worker_ids, self.counts, self.job_ids)
+
+
+class CompleteMany(Struct, array_like=True, frozen=True, gc=False, tag=27):
+    """`CompleteJobs` of several workers: the first `counts[0]` jobs are what the first one says,
+    and so on. Two of them may name the same job."""
+
+    worker_ids: list[int]
+    counts: list[Count]
+    job_ids: list[int]
+    attempts: list[int]
+    outputs: list[bytes | None] | None = None
+    logs: list[str | None] | None = None
+
+    def __post_init__(self) -> None:
+        _shared_out(self.worker_ids, self.counts, self.job_ids)
+        _same_length(self.job_ids, self.attempts, self.outputs, self.logs)
+
+
 class RaiseLevel(Struct, array_like=True, frozen=True, gc=False, tag=28):
     """All members know this feature level: from now on what it brought may be used."""
 
@@ -333,6 +367,8 @@ Command = (
     | ReplanSchedule
     | SetReleases
     | AssignNew
+    | AssignMany
+    | CompleteMany
     | RaiseLevel
 )
 

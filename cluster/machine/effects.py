@@ -30,7 +30,7 @@ class Effects(Struct, gc=False):
 
     jobs_ready: list[Job | Block]  # may be assigned from now on
     jobs_withdrawn: list[Job]  # left the ready queue without running (cancelled, expired)
-    jobs_assigned: list[tuple[int, list[Job]]]  # (worker id, rows)
+    jobs_assigned: list[Job]
     jobs_finished: list[Finished]
     jobs_stopped: list[tuple[int, int, int]]  # (worker id, job id, attempt): stop it there
     jobs_overdue: list[tuple[int, int]]  # (job id, attempt): the worker let the deadline pass

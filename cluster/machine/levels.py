@@ -16,15 +16,16 @@ from typing import NamedTuple, Self
 from cluster.machine import commands as c
 
 # What each level brought.
-FIRST, SCHEDULES, BLOCKS = 1, 2, 3
+FIRST, SCHEDULES, BLOCKS, MANY = 1, 2, 3, 4
 LEVELS: dict[int, str] = {
     FIRST: "jobs, workers, plain schedules, dead letters",
     SCHEDULES: "plans, overlap policies, backlogs, backfills and calendars of schedules",
     BLOCKS: "AssignNew: assignments in the entry of the submission; blocks of jobs in snapshots",
+    MANY: "AssignMany, CompleteMany: jobs and results of many workers in one command",
 }
 # Releases before SCHEDULES read the commands of schedules otherwise: none can share a cluster.
 BASE_LEVEL = SCHEDULES  # of a cluster that was never raised
-HIGHEST_LEVEL = BLOCKS  # that this release knows
+HIGHEST_LEVEL = MANY  # that this release knows
 # Releases without levels wrote all of this into logs whose level is that of the beginning.
 UNGATED_LEVEL = BLOCKS
 
@@ -56,6 +57,8 @@ GATES: dict[type, int] = {
     c.ReplanSchedule: SCHEDULES,
     c.SetReleases: SCHEDULES,
     c.AssignNew: BLOCKS,
+    c.AssignMany: MANY,
+    c.CompleteMany: MANY,
     c.RaiseLevel: BASE_LEVEL,
 }
 # The same for fields that were appended to a command, or to a value inside of one, after FIRST. Who

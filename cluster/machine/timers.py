@@ -46,10 +46,14 @@ class Timers:
         return self.wheel.insert(due_ms, TimerGroup(kind, ids, block.live))
 
     def join(self, timer: Timer, job_ids: Sequence[int]) -> None:
-        """More jobs wait for `timer`, whose members are a list."""
+        """More jobs wait for `timer`. Until somebody joins, its members may be a range: that is
+        smaller than a list of one, and the cyclic collector does not know it."""
         group = timer.payload
-        assert isinstance(group, TimerGroup) and isinstance(group.members, list)
-        group.members.extend(job_ids)
+        assert isinstance(group, TimerGroup)
+        if not isinstance(group.members, list):
+            group.members = [*group.members]
+        members: list[Any] = group.members
+        members.extend(job_ids)
         group.live += len(job_ids)
 
     def drop(self, timer: Timer, count: int = 1) -> None:

@@ -80,11 +80,7 @@ class Metrics(Collector):
     def feed(self, effects: Effects) -> None:
         if effects.jobs_assigned:
             self._wait.observe_all(
-                [
-                    job.started_ms - job.run_at_ms
-                    for _, jobs in effects.jobs_assigned
-                    for job in jobs
-                ]
+                [job.started_ms - job.run_at_ms for job in effects.jobs_assigned]
             )
         if effects.jobs_finished:
             self._duration.observe_all(

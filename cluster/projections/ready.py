@@ -130,6 +130,14 @@ class Lane:
             self._drop_first(entries)
         return taken
 
+    def take_any(self, count: int) -> list[Job]:
+        """Remove up to `count` jobs, most urgent first, then longest due."""
+        taken: list[Job] = []
+        for priority, entries in self.levels:
+            if entries and len(taken) < count:
+                taken += self.take(priority, None, count - len(taken))
+        return taken
+
     def trim(self, priority: int, gone: int) -> None:
         """`gone` jobs of one level are not ready any more: drop those at the head, and all others
         when they are the greater part, so that a head which nobody serves pins no memory."""
@@ -203,8 +211,8 @@ class ReadyQueues:
     def feed(self, effects: Effects) -> None:
         if effects.jobs_ready:
             self._add(effects.jobs_ready)
-        for _, jobs in effects.jobs_assigned:
-            self._trim(jobs)
+        if effects.jobs_assigned:
+            self._trim(effects.jobs_assigned)
         if effects.jobs_withdrawn:
             self._trim(effects.jobs_withdrawn)
 
@@ -248,6 +256,8 @@ class ReadyQueues:
 
     def take(self, lanes: Sequence[Lane], count: int) -> list[Job]:
         """Remove up to `count` jobs from `lanes`, most urgent first, then longest due."""
+        if len(lanes) == 1:
+            return lanes[0].take_any(count)
         taken: list[Job] = []
         heads = [(head, n) for n, lane in enumerate(lanes) if (head := lane.head())]
         heapify(heads)  # not a search through all lanes per job: there may be a thousand lanes

@@ -205,7 +205,7 @@ async def test_more_assignments_than_may_be_in_flight_all_come_to_pass(
     rig.log.commit()
     await submitting
     await asyncio.sleep(0.1)
-    assert 10 <= len(rig.dispatcher._assigning) < 14
+    assert 10 <= rig.dispatcher._in_flight < 14
     rig.log.release()
     await asyncio.sleep(0.5)
     assert [len(sink.jobs) for sink in sinks] == [2] * 50

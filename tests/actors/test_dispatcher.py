@@ -6,11 +6,13 @@ import asyncio
 
 from actor_rig import SPEC, FakeSink, Rig, virtual
 
-from cluster.actors.dispatcher import ASSIGN_JOBS_MAX
+from cluster.actors.dispatcher import ASSIGN_JOBS_MAX, LEVEL
 from cluster.actors.services import Overloaded
+from cluster.consensus import Outcome
 from cluster.machine import lifecycle
 from cluster.machine.commands import (
     AssignJobs,
+    AssignMany,
     CancelJobs,
     DrainWorker,
     JobGroup,
@@ -21,8 +23,8 @@ from cluster.machine.commands import (
 from cluster.machine.model import JobSpec, WorkerSpec
 
 
-async def leading() -> Rig:
-    rig = Rig()
+async def leading(rig: Rig | None = None) -> Rig:
+    rig = rig or Rig()
     await rig.lead([rig.dispatcher])
     return rig
 
@@ -276,3 +278,87 @@ async def test_a_queue_that_takes_nothing_more_ends_the_round() -> None:
     del rig.proposer.propose_together  # type: ignore[method-assign]
     await asyncio.sleep(0.1)
     assert (sink.ids(), rig.credit(worker_id)) == ([job_id], 2)
+
+
+async def waiting_for_two(
+    jobs: int, rig: Rig | None = None
+) -> tuple[Rig, list[int], list[FakeSink]]:
+    """Two workers are about to be given half of the jobs each, by one command."""
+    rig = await leading(rig)
+    workers = [await rig.worker(0), await rig.worker(0)]
+    await rig.submit(jobs)
+    rig.log.held = True
+    for worker_id, _ in workers:
+        rig.desk.grant(worker_id, jobs // 2)
+    await asyncio.sleep(0.01)
+    return rig, [worker_id for worker_id, _ in workers], [sink for _, sink in workers]
+
+
+@virtual
+async def test_one_command_gives_jobs_to_all_workers_of_a_pass() -> None:
+    rig, workers, sinks = await waiting_for_two(4)
+    rig.log.release()
+    await asyncio.sleep(0.1)
+    assert rig.log.commands()[-1] == AssignMany(workers, [2, 2], [1, 2, 3, 4])
+    assert [sink.ids() for sink in sinks] == [[1, 2], [3, 4]]
+
+
+@virtual
+async def test_a_command_for_many_workers_is_no_longer_than_one_for_one() -> None:
+    rig, _, sinks = await waiting_for_two(ASSIGN_JOBS_MAX + 10)
+    rig.log.release()
+    await asyncio.sleep(0.1)
+    half = ASSIGN_JOBS_MAX // 2 + 5
+    sizes = [(len(c.job_ids)) for c in rig.log.commands() if isinstance(c, AssignJobs)]
+    assert sizes == [half, half]
+    assert [len(sink.jobs) for sink in sinks] == [half, half]
+
+
+@virtual
+async def test_what_one_of_several_workers_does_not_take_goes_to_another() -> None:
+    rig, (leaving, staying), (_, sink) = await waiting_for_two(4)
+    entry, callback = rig.log.pending.popleft()
+    rig.proposer.propose(RemoveWorker(leaving))
+    await asyncio.sleep(0.01)
+    rig.log.pending.append((entry, callback))  # behind the removal
+    rig.log.release()
+    await asyncio.sleep(0.1)
+    assert sink.ids() == [3, 4]
+    rig.desk.grant(staying, 4)
+    await asyncio.sleep(0.1)
+    assert sink.ids() == [3, 4, 1, 2]
+    assert rig.credit(staying) == 2
+
+
+@virtual
+async def test_a_shared_assignment_that_is_refused_is_made_anew() -> None:
+    rig, workers, sinks = await waiting_for_two(4)
+    _, callback = rig.log.pending.popleft()
+    callback(Outcome.REFUSED, "no")
+    assert [rig.credit(worker_id) for worker_id in workers] == [2, 2]
+    rig.log.release()
+    await asyncio.sleep(0.1)
+    assert sorted(i for sink in sinks for i in sink.ids()) == [1, 2, 3, 4]
+
+
+@virtual
+async def test_a_shared_assignment_whose_answer_was_lost_is_sent_if_it_committed() -> None:
+    for committed in (True, False):
+        rig, _, sinks = await waiting_for_two(4)
+        rig.log.lose(committed)
+        rig.log.release()
+        await asyncio.sleep(0.1)
+        assert sorted(i for sink in sinks for i in sink.ids()) == [1, 2, 3, 4]
+        assert [len(sink.jobs) for sink in sinks] == [2, 2]
+
+
+@virtual
+async def test_below_its_level_each_worker_has_a_command_of_its_own() -> None:
+    rig, workers, sinks = await waiting_for_two(4, Rig(LEVEL - 1))
+    rig.log.release()
+    await asyncio.sleep(0.1)
+    assert rig.log.commands()[-2:] == [
+        AssignJobs(workers[0], [1, 2]),
+        AssignJobs(workers[1], [3, 4]),
+    ]
+    assert [sink.ids() for sink in sinks] == [[1, 2], [3, 4]]

@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 from actor_rig import LATENCY_S, Rig, virtual
 
+from cluster.actors import completions, dispatcher, express
 from cluster.actors.services import LevelTooLow
 from cluster.actors.upgrader import HURRIED_S, HURRY_S, LOOK_S, Upgrader, UpgradeRefused
 from cluster.consensus import PeerStatus
 from cluster.machine import commands as c
 from cluster.machine import snapshot
-from cluster.machine.levels import BASE_LEVEL, GATES, HIGHEST_LEVEL, Support
+from cluster.machine.levels import BASE_LEVEL, BLOCKS, GATES, HIGHEST_LEVEL, MANY, Support
 from cluster.machine.state import State
 
 DELAY_S = 100.0
-OLDER = Support(HIGHEST_LEVEL - 1)
+OLDER = Support(BASE_LEVEL)
 NEWER = Support(HIGHEST_LEVEL)
 
 
@@ -118,7 +119,7 @@ async def test_by_hand_nothing_is_waited_for_and_every_obstacle_is_named() -> No
         "c is not connected: start it, or remove it",
         "d runs a release without feature levels: upgrade it",
     ]
-    with pytest.raises(UpgradeRefused, match="levels up to 3"):
+    with pytest.raises(UpgradeRefused, match=f"levels up to {HIGHEST_LEVEL}"):
         await upgrader.raise_now(HIGHEST_LEVEL + 1)
     with pytest.raises(UpgradeRefused, match="never goes back"):
         await upgrader.raise_now(BASE_LEVEL - 1)
@@ -169,8 +170,8 @@ async def test_a_release_that_meets_a_level_it_does_not_know_stops_before_it_app
     rig.raft.on_effects(lambda effect, index: effects.append(effect))
     assert rig.raft.apply(entry, 1) is None
     assert said == [
-        "the data is at feature level 3, this release knows levels up to 2: use a release that "
-        "knows level 3; a cluster never goes back to a lower one"
+        f"the data is at feature level {HIGHEST_LEVEL}, this release knows levels up to 2: use a "
+        f"release that knows level {HIGHEST_LEVEL}; a cluster never goes back to a lower one"
     ]
     assert told == [HIGHEST_LEVEL]
     digest = rig.raft.state.digest
@@ -190,9 +191,11 @@ async def test_a_snapshot_above_the_level_is_refused_and_one_within_it_is_taken_
     assert (rig.raft.feature_level, told) == (HIGHEST_LEVEL, [HIGHEST_LEVEL])
     older = Rig(level=BASE_LEVEL)
     older.raft.support = OLDER
-    with pytest.raises(ValueError, match="feature level 3, this release knows levels up to 2"):
+    with pytest.raises(ValueError, match="this release knows levels up to 2"):
         older.raft.restore(chunks)
 
 
-def test_the_table_says_what_express_asks_for() -> None:
-    assert GATES[c.AssignNew] == HIGHEST_LEVEL
+def test_the_table_says_what_is_asked_for() -> None:
+    assert express.LEVEL == GATES[c.AssignNew] == BLOCKS
+    assert dispatcher.LEVEL == GATES[c.AssignMany] == MANY
+    assert completions.LEVEL == GATES[c.CompleteMany] == MANY

@@ -51,7 +51,7 @@ async def test_rows_and_columns_share_a_commit(api, node):
         await link.send("done", 3, [[ids[2], 1, b"2", "log"], [77, 1]])
         await link.send("completed", 4, [ids[3]], [1], [b"3"])
         connection = next(iter(node.app[worker_stream.CONNECTIONS]))
-        await until(lambda: len(connection._results) == 3)
+        await until(lambda: connection._booking.items == 5)
         node.raft.release_held()
         acks = [await link.next() for _ in range(4)]
         assert acks == [["ack", 1, []], ["ack", 2, []], ["ack", 3, [77]], ["ack", 4, []]]

@@ -9,7 +9,7 @@ from aiohttp import WSMsgType
 from api_fakes import serving, until
 
 from cluster.actors.services import Overloaded
-from cluster.api import outbox, worker_stream
+from cluster.api import booking, outbox, worker_stream
 from cluster.api.frames import SUBPROTOCOL, BadFrame, Done, decode
 from cluster.consensus import Outcome
 
@@ -105,7 +105,7 @@ async def test_results_that_arrive_during_a_commit_share_the_next_one(api, node)
         await link.send("done", 3, [[ids[2], 1]])
         await link.send("failed", 4, [[ids[3], 1, "E", "m", False]])
         connection = next(iter(node.app[worker_stream.CONNECTIONS]))
-        await until(lambda: len(connection._results) == 3)
+        await until(lambda: connection._booking.items == 5)
         node.raft.release_held()
         acks = [await link.next() for _ in range(4)]
         assert acks == [["ack", 1, []], ["ack", 2, [77]], ["ack", 3, []], ["ack", 4, []]]
@@ -326,25 +326,25 @@ async def test_too_many_results_stop_the_reading(api, node, monkeypatch):
         for seq in range(10):
             await link.send("done", seq, [[1000 + seq, 1], [2000 + seq, 1]])
         connection = next(iter(node.app[worker_stream.CONNECTIONS]))
-        await until(lambda: connection._results_items > 5)
-        assert connection._results_items < 20
+        await until(lambda: connection._booking.items > 5)
+        assert connection._booking.items < 20
         node.raft.release_held()
         for seq in range(10):
             assert await link.next() == ["ack", seq, [1000 + seq, 2000 + seq]]
 
 
 async def test_results_wait_while_the_leader_has_too_much_to_do(api, node, monkeypatch):
-    monkeypatch.setattr(worker_stream, "OVERLOAD_PAUSE_SECONDS", 0.001)
-    monkeypatch.setattr(worker_stream, "OVERLOAD_TRIES_MAX", 3)
-    complete, calls = node.desk.complete, []
+    monkeypatch.setattr(booking, "OVERLOAD_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(booking, "OVERLOAD_TRIES_MAX", 3)
+    add, calls = node.desk.completions.add, []
 
-    async def busy(*arguments):
-        calls.append(arguments)
+    def busy(report):
+        calls.append(report)
         if len(calls) in (1, 2) or len(calls) > 3:
             raise Overloaded("busy")
-        return await complete(*arguments)
+        add(report)
 
-    node.desk.complete = busy
+    node.desk.completions.add = busy
     async with linked(api) as link:
         await link.register()
         await link.send("done", 1, [[5, 1]])
@@ -352,6 +352,7 @@ async def test_results_wait_while_the_leader_has_too_much_to_do(api, node, monke
         await link.send("done", 2, [[5, 1]])
         assert await link.next() == ["error", "try_again", "busy"]
         assert await link.next() is None
+    assert len(calls) == 6
 
 
 async def test_a_stopping_node_sends_its_workers_on(tmp_path):

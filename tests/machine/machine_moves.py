@@ -89,6 +89,27 @@ def _complete(state: State, m: Move) -> c.Command:
     return c.CompleteJobs(by, ids, attempts, outputs)
 
 
+def _shares(ids: Sequence[int], choice: int) -> list[int]:
+    """How many of them are the first of two workers', and how many the other's."""
+    first = choice % (len(ids) + 1)
+    return [first, len(ids) - first]
+
+
+def _assign_many(state: State, m: Move) -> c.Command:
+    ready = _ready(state)
+    ids = [pick(ready, m.b + n) for n in range(m.c % 7)]
+    return c.AssignMany([_worker(state, m.a), _worker(state, m.d)], _shares(ids, m.a), ids)
+
+
+def _complete_many(state: State, m: Move) -> c.Command:
+    """Mostly each by the worker that holds it."""
+    _, ids, attempts = _attempts(state, m)
+    held = [state.tables.jobs.get(job_id) for job_id in ids]
+    workers = [job.worker_id if job is not None and m.a else m.b for job in held]
+    outputs: list[bytes | None] | None = [b"done"] * len(ids) if m.d % 2 else None
+    return c.CompleteMany(workers, [1] * len(ids), ids, attempts, outputs)
+
+
 def _fail(state: State, m: Move) -> c.Command:
     by, ids, attempts = _attempts(state, m)
     return c.FailJobs(
@@ -140,7 +161,7 @@ def _remove(state: State, m: Move) -> c.Command:
     return c.RemoveWorker(_worker(state, m.a), m.b % 2 == 0, "gone")
 
 
-def _pass_time(state: State, m: Move) -> c.Command | None:
+def pass_time(state: State, m: Move) -> c.Command | None:
     """Sometimes the cluster learns of its last node that it is upgraded."""
     return c.RaiseLevel(levels.HIGHEST_LEVEL - m.b % 2) if m.a == NUMBER_MAX else None
 
@@ -149,7 +170,8 @@ Maker = Callable[[State, Move], c.Command | None]
 KINDS: tuple[Maker, ...] = (
     _submit, _submit, _submit, _assign, _assign, _assign, _complete, _fail, _fail, _release,
     _cancel, _retry, _retry, _purge,
-    _register, _update, _drain, _remove, _pass_time, _pass_time, *SCHEDULE_KINDS,
+    _register, _update, _drain, _remove, pass_time, pass_time, *SCHEDULE_KINDS,
+    _assign_many, _assign_many, _complete_many,
 )  # fmt: skip
 STEPS_MS = (0, 0, 0, 1, 7, 100, 499, 1_000, 5_500, -50, 70_000, 86_400_000)
 

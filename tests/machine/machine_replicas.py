@@ -31,7 +31,7 @@ def facts(effects: Effects) -> tuple[Any, ...]:
     return (
         ids(list(ready_rows(effects))),
         ids(effects.jobs_withdrawn),
-        [(worker_id, ids(jobs)) for worker_id, jobs in effects.jobs_assigned],
+        [(job.worker_id, job.id, job.attempt, job.run_at_ms) for job in effects.jobs_assigned],
         [
             (f.job.id, f.job.state, f.job.attempt, f.finished_ms, f.output, f.error_type, f.log)
             for f in effects.jobs_finished

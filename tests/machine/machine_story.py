@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 from cluster.machine import invariants, lifecycle, snapshot
@@ -161,7 +162,7 @@ def show_effects(effects: Effects) -> Iterator[str]:
         yield "  ready " + _ids([job.id for job in ready_rows(effects)])
     if effects.jobs_withdrawn:
         yield "  withdrawn " + _ids([job.id for job in effects.jobs_withdrawn])
-    for worker_id, jobs in effects.jobs_assigned:
+    for worker_id, jobs in groupby(effects.jobs_assigned, key=lambda job: job.worker_id):
         yield f"  assigned w{worker_id}: " + " ".join(f"{j.id}#{j.attempt}" for j in jobs)
     for end in effects.jobs_finished:
         detail = f" {end.output.decode()}" if end.output is not None else ""

@@ -6,6 +6,7 @@ from machine_story import Args, Story, verb
 
 from cluster.machine import commands as c
 from cluster.machine import lifecycle, snapshot, views
+from cluster.machine.levels import HIGHEST_LEVEL
 from cluster.machine.model import JobSpec, WorkerSpec
 
 ON_CONFLICT = {"return": 0, "reject": 1, "replace": 2}
@@ -123,6 +124,21 @@ def assign(story: Story, args: Args) -> str:
 
 
 @verb
+def raise_level(story: Story, args: Args) -> str:
+    """To the highest."""
+    return story.tell(c.RaiseLevel(HIGHEST_LEVEL))
+
+
+@verb
+def assign_many(story: Story, args: Args) -> str:
+    """`assign_many w1:3,4 w2:5`: in one command."""
+    shares = [word.split(":") for word in args.words]
+    jobs = [[int(i) for i in ids.split(",") if i] for _, ids in shares]
+    workers = [_worker(worker) for worker, _ in shares]
+    return story.tell(c.AssignMany(workers, list(map(len, jobs)), [i for ids in jobs for i in ids]))
+
+
+@verb
 def submit_to(story: Story, args: Args) -> str:
     """`submit_to w1:2 w2:1 name=mail n=3 at=5000`: in one batch, who shall get how many of them."""
     key, group = args.text("key"), _group(args, args.text("name", "mail"))
@@ -144,6 +160,18 @@ def complete(story: Story, args: Args) -> str:
     output = args.text("output")
     outputs: list[bytes | None] | None = [output.encode()] * len(ids) if output else None
     return story.tell(c.CompleteJobs(_worker(args.text("by")), ids, attempts, outputs))
+
+
+@verb
+def complete_many(story: Story, args: Args) -> str:
+    """`complete_many w1:3#1,4#1 w2:5#2 output=5`: each says so of its own, in one command."""
+    shares = [word.split(":") for word in args.words]
+    held = [[pair.split("#") for pair in pairs.split(",") if pair] for _, pairs in shares]
+    ids, attempts = ([int(pair[n]) for share in held for pair in share] for n in (0, 1))
+    output = args.text("output")
+    outputs: list[bytes | None] | None = [output.encode()] * len(ids) if output else None
+    workers = [_worker(worker) for worker, _ in shares]
+    return story.tell(c.CompleteMany(workers, list(map(len, held)), ids, attempts, outputs))
 
 
 @verb

@@ -58,8 +58,7 @@ def facts(state: State, effects: Effects) -> Any:
 
     return (
         sorted(still_ready()),
-        [(worker_id, [(j.id, j.attempt, j.payload) for j in jobs])
-         for worker_id, jobs in effects.jobs_assigned],
+        [(j.worker_id, j.id, j.attempt, j.payload) for j in effects.jobs_assigned],
         sorted((f.job.id, f.job.state, f.job.attempt, f.job.payload, f.finished_ms,
                 f.error_type, f.output or b"") for f in effects.jobs_finished),
         effects.jobs_stopped, sorted(effects.jobs_overdue), effects.jobs_retrying,
@@ -172,7 +171,7 @@ def test_a_block_is_due_in_one_step_and_then_gives_its_jobs_away_one_by_one() ->
     assert [(entry.id, type(entry)) for entry in effects.jobs_ready] == [(1, Block), (1_001, Block)]
     assert len(list(ready_rows(effects))) == 1_998
     effects = tell(state, c.AssignJobs(1, [6, 8, 9, 1_999, 3, 6]), now_ms=5_001)
-    ((_, jobs),) = effects.jobs_assigned
+    jobs = effects.jobs_assigned
     assert [job.payload for job in jobs] == [b"5", b"7", b"8", b"998", b"2"]
     assert {job.timer for job in jobs} == {jobs[0].timer}
 

@@ -70,6 +70,8 @@ SAMPLES: list[Command] = [
     c.ReplanSchedule("s", 1, 2, 3, 4, "tzdata", [MISSED]),
     c.SetReleases("tzdata 2026.6"),
     c.AssignNew(1, 2),
+    c.AssignMany([1, 2], [1, 2], [3, 4, 5]),
+    c.CompleteMany([1, 2], [1, 1], [2, 3], [4, 5], [b"o", None], [None, "log"]),
     c.RaiseLevel(3),
 ]
 # Written down once: tag, then fields in order. What the first release wrote has fewer fields.
@@ -87,6 +89,7 @@ SHORTEST: dict[str, list[object]] = {
     "FireSchedule": [12, "s", 1, 2],
     "RegisterWorker": [15, ["host", 1, [], []]],
     "RemoveWorker": [17, 1],
+    "CompleteMany": [27, [1], [1], [2], [1]],
 }
 
 

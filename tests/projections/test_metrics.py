@@ -33,8 +33,9 @@ def test_waits_and_durations_come_from_what_was_assigned_and_what_ended() -> Non
     metrics = Metrics(State, dict)
     effects = new_effects()
     effects.jobs_assigned = [
-        (1, [row(lifecycle.RUNNING, 100, 103), row(lifecycle.RUNNING, 100, 103)]),
-        (2, [row(lifecycle.RUNNING, 100, 900)]),
+        row(lifecycle.RUNNING, 100, 103),
+        row(lifecycle.RUNNING, 100, 103),
+        row(lifecycle.RUNNING, 100, 900),
     ]
     effects.jobs_finished = [
         Finished(row(COMPLETED, 0, 100), 104),

@@ -119,7 +119,7 @@ def assign_new_jobs_twice(patch: pytest.MonkeyPatch) -> None:
 
 def push_what_was_cancelled(patch: pytest.MonkeyPatch) -> None:
     """A job that was cancelled between assignment and push is sent all the same."""
-    patch.setattr(Dispatcher, "_is_held", lambda self, session, job: True)
+    patch.setattr(Dispatcher, "_held", lambda self, session, jobs: jobs)
 
 
 def keep_missing_assignments(patch: pytest.MonkeyPatch) -> None:

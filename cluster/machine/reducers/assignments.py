@@ -7,7 +7,7 @@ the running is refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import chain, compress, groupby, repeat
 from operator import attrgetter
 
 import msgspec
@@ -15,8 +15,10 @@ import msgspec
 from cluster.machine import lifecycle
 from cluster.machine.commands import (
     AssignJobs,
+    AssignMany,
     AssignNew,
     CompleteJobs,
+    CompleteMany,
     FailJobs,
     JobFailure,
     ReleaseJobs,
@@ -25,9 +27,9 @@ from cluster.machine.effects import Effects, Finished
 from cluster.machine.jobs import extra_of
 from cluster.machine.model import Attempt
 from cluster.machine.registry import reduces
-from cluster.machine.results import NONE_REFUSED, Given, Rejected, Result, Settled
+from cluster.machine.results import NONE_REFUSED, Given, PerJob, Rejected, Result, Settled
 from cluster.machine.state import State
-from cluster.machine.tables import Block, Job, JobExtra, SpecRow, WorkerRow
+from cluster.machine.tables import Block, Job, JobExtra, SpecRow
 from cluster.machine.timers import DUE, OVERDUE
 from cluster.machine.unique import release_unique
 from cluster.timerwheel import Timer
@@ -44,17 +46,49 @@ FAIL = lifecycle.transitions("fail")
 COMPLETE = lifecycle.transitions("complete")
 CANCEL = lifecycle.transitions("cancel")
 
-_kind_of, _timer_of = attrgetter("kind"), attrgetter("timer")
+_id_of, _kind_of, _timer_of = attrgetter("id"), attrgetter("kind"), attrgetter("timer")
 
 
 @reduces(AssignJobs)
 def assign_jobs(state: State, command: AssignJobs, effects: Effects) -> Result:
-    worker = state.tables.workers.get(command.worker_id)
+    worker, ids = state.tables.workers.get(command.worker_id), command.job_ids
     if worker is None or worker.draining:
         return Rejected.UNKNOWN_WORKER
-    table, ids, at = state.tables.jobs, command.job_ids, 0
-    watch = _Watch(state)
-    assigned: list[Job] = []
+    started, refused = _start_all(state, ids, [command.worker_id] * len(ids))
+    worker.running.update(dict.fromkeys(map(_id_of, started)))
+    effects.jobs_assigned += started
+    return Settled(refused) if refused else NONE_REFUSED
+
+
+@reduces(AssignMany)
+def assign_many(state: State, command: AssignMany, effects: Effects) -> Result:
+    workers, ids = state.tables.workers, command.job_ids
+    holders = _by_job(command.worker_ids, command.counts)
+    away = [i for i in command.worker_ids if (row := workers.get(i)) is None or row.draining]
+    left_over: list[int] = []
+    if away:
+        takes = [holder not in away for holder in holders]
+        left_over = [job_id for job_id, is_taken in zip(ids, takes, strict=True) if not is_taken]
+        ids, holders = list(compress(ids, takes)), list(compress(holders, takes))
+    started, refused = _start_all(state, ids, holders)
+    for job in started:
+        workers[job.worker_id].running[job.id] = None
+    effects.jobs_assigned += started
+    return Settled(left_over + refused) if left_over or refused else NONE_REFUSED
+
+
+def _by_job(worker_ids: Sequence[int], counts: Sequence[int]) -> list[int]:
+    """The worker of each job."""
+    return list(chain.from_iterable(map(repeat, worker_ids, counts)))
+
+
+def _start_all(
+    state: State, ids: Sequence[int], holders: Sequence[int]
+) -> tuple[list[Job], list[int]]:
+    """Begin the next attempt of each job at the worker beside it. Returns the rows of those that
+    began, whose places at their workers are still to be taken, and the ids of the rest."""
+    table, at, watch = state.tables.jobs, 0, _Watch(state)
+    started: list[Job] = []
     refused: list[int] = []
     while at < len(ids):
         job = table.row(ids[at])
@@ -62,18 +96,16 @@ def assign_jobs(state: State, command: AssignJobs, effects: Effects) -> Result:
             block = table.block_of(ids[at])
             if block is not None and block.state in ASSIGN:
                 run = block.run(ids, at)
-                assigned += _start_run(state, worker, block, run, watch)
+                started += _start_run(state, block, run, holders[at : at + len(run)], watch)
                 at += len(run)
                 continue
         if job is not None and job.state in ASSIGN:
-            _start(state, worker, job, watch)
-            assigned.append(job)
+            _start(state, job, holders[at], watch)
+            started.append(job)
         else:
             refused.append(ids[at])
         at += 1
-    if assigned:
-        effects.jobs_assigned.append((command.worker_id, assigned))
-    return Settled(refused) if refused else NONE_REFUSED
+    return started, refused
 
 
 class _Watch:
@@ -85,42 +117,40 @@ class _Watch:
         self._state = state
         self._by_timeout: dict[int, Timer] = {}
 
-    def timer(self, kind: SpecRow, job_ids: Sequence[int]) -> Timer:
+    def timer(self, kind: SpecRow, job_ids: range) -> Timer:
         timeout_ms, timers = kind.spec.timeout_ms, self._state.timers
         timer = self._by_timeout.get(timeout_ms)
         if timer is not None:
             timers.join(timer, job_ids)
             return timer
         due_ms = self._state.now_ms + timeout_ms + OVERDUE_GRACE_MS
-        timer = self._by_timeout[timeout_ms] = timers.add(due_ms, OVERDUE, list(job_ids))
+        timer = self._by_timeout[timeout_ms] = timers.add(due_ms, OVERDUE, job_ids)
         return timer
 
 
-def _start(state: State, worker: WorkerRow, job: Job, watch: _Watch) -> None:
+def _start(state: State, job: Job, worker_id: int, watch: _Watch) -> None:
     """Begin the next attempt of a job."""
     job.state = ASSIGN[job.state]
     job.attempt += 1
-    job.worker_id = worker.id
+    job.worker_id = worker_id
     job.started_ms = state.now_ms
-    job.timer = watch.timer(job.kind, (job.id,))
+    job.timer = watch.timer(job.kind, range(job.id, job.id + 1))
     queue = job.kind.queue
     queue.ready -= 1
     queue.running += 1
-    worker.running[job.id] = None
     if job.extra is not None:
         _stop_expiring(state, job.extra)
 
 
 def _start_run(
-    state: State, worker: WorkerRow, block: Block, ids: list[int], watch: _Watch
+    state: State, block: Block, ids: list[int], holders: Sequence[int], watch: _Watch
 ) -> list[Job]:
     """Begin the first attempt of jobs that follow each other in a block."""
     count, queue = len(ids), block.kind.queue
-    timer = watch.timer(block.kind, ids)
-    jobs = state.take_out(block, block.start(ids, worker.id, state.now_ms, timer))
+    timer = watch.timer(block.kind, range(ids[0], ids[0] + count))
+    jobs = state.take_out(block, block.start(ids, holders, state.now_ms, timer))
     queue.ready -= count
     queue.running += count
-    worker.running.update(dict.fromkeys(ids))
     if block.extra is not None:
         for job in jobs:
             if job.extra is not None:
@@ -147,15 +177,35 @@ def assign_new(state: State, command: AssignNew, effects: Effects) -> Result:
 
 @reduces(CompleteJobs)
 def complete_jobs(state: State, command: CompleteJobs, effects: Effects) -> Result:
+    holders = [command.worker_id] * len(command.job_ids)
+    refused = _complete(state, command, holders, effects)
+    return Settled([command.job_ids[place] for place in refused]) if refused else NONE_REFUSED
+
+
+@reduces(CompleteMany)
+def complete_many(state: State, command: CompleteMany, effects: Effects) -> Result:
+    holders = _by_job(command.worker_ids, command.counts)
+    refused = _complete(state, command, holders, effects)
+    if not refused:
+        return NONE_REFUSED
+    codes = [0] * len(holders)
+    for place in refused:
+        codes[place] = Rejected.STALE_ATTEMPT
+    return PerJob(codes)
+
+
+def _complete(
+    state: State, command: CompleteJobs | CompleteMany, holders: list[int], effects: Effects
+) -> list[int]:
+    """Book successes of the workers beside the jobs. Returns the places of those refused."""
     tables, timers, now_ms = state.tables, state.timers, state.now_ms
     rows, apart, workers = tables.jobs.rows, tables.jobs.apart, tables.workers
-    outputs, logs, by = command.outputs, command.logs, command.worker_id
+    outputs, logs = command.outputs, command.logs
     finished = effects.jobs_finished
     refused: list[int] = []
     done: list[Job] = []
-    worker = workers.get(by)
-    for position, (job_id, attempt) in enumerate(
-        zip(command.job_ids, command.attempts, strict=True)
+    for place, (job_id, attempt, by) in enumerate(
+        zip(command.job_ids, command.attempts, holders, strict=True)
     ):
         job = apart.get(job_id) or rows.get(job_id)
         if (
@@ -164,11 +214,11 @@ def complete_jobs(state: State, command: CompleteJobs, effects: Effects) -> Resu
             or job.state not in COMPLETE
             or (by and job.worker_id != by)
         ):
-            refused.append(job_id)
+            refused.append(place)
             continue
         # The moves of State.leave_worker and State.finish, unrolled: this loop is the hot path.
         job.state = lifecycle.COMPLETED
-        holder = worker if worker is not None else workers.get(job.worker_id)
+        holder = workers.get(job.worker_id)
         if holder is not None:
             holder.running.pop(job_id, None)
         extra = job.extra
@@ -181,11 +231,11 @@ def complete_jobs(state: State, command: CompleteJobs, effects: Effects) -> Resu
         if apart.pop(job_id, None) is None:
             del rows[job_id]
         done.append(job)
-        output = outputs[position] if outputs is not None else None
-        log = (logs[position] or "") if logs is not None else ""
+        output = outputs[place] if outputs is not None else None
+        log = (logs[place] or "") if logs is not None else ""
         finished.append(Finished(job, now_ms, output, "", "", log))
     _book_done(state, done)
-    return Settled(refused) if refused else NONE_REFUSED
+    return refused
 
 
 def _book_done(state: State, jobs: list[Job]) -> None:

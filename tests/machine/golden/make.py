@@ -15,13 +15,14 @@ import struct
 import sys
 from pathlib import Path
 
-from machine_moves import KINDS
+from machine_moves import KINDS, pass_time
 from machine_replicas import Script, dump, live
 from machine_values import NUMBER_MAX, Move
 
 HERE = Path(__file__).parent
 LIVES = 13
 BATCHES = 40
+RAISE = Move(KINDS.index(pass_time), NUMBER_MAX, 0, 0, 0)  # to the highest level
 
 
 def script(seed: int) -> Script:
@@ -30,10 +31,12 @@ def script(seed: int) -> Script:
     def move() -> Move:
         return Move(rng.randrange(len(KINDS)), *(rng.randint(0, NUMBER_MAX) for _ in range(4)))
 
-    return [
+    batches = [
         (rng.randint(0, NUMBER_MAX), [move() for _ in range(rng.randint(0, 5))])
         for _ in range(BATCHES)
     ]
+    batches[0][1].insert(0, RAISE)
+    return batches
 
 
 def main(name: str, first_seed: int) -> None:
