@@ -257,12 +257,13 @@ def missing_tests(page: str, tests: dict[str, set[str]]) -> list[str]:
 
 
 def known_tests() -> dict[str, set[str]]:
-    found = {}
+    found: dict[str, set[str]] = {}
     for path in FILES:
         if path.name.startswith("test_"):
             tree = ast.parse(path.read_text(encoding="utf-8"))
             functions = ast.FunctionDef | ast.AsyncFunctionDef
-            found[path.stem] = {n.name for n in ast.walk(tree) if isinstance(n, functions)}
+            names = {n.name for n in ast.walk(tree) if isinstance(n, functions)}
+            found.setdefault(path.stem, set()).update(names)
     return found
 
 
