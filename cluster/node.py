@@ -41,6 +41,8 @@ from cluster.actors.waiters import Waiters
 from cluster.api.app import build_app
 from cluster.api.door import Door
 from cluster.api.peerclock import PeerClockClient
+from cluster.backup import BackupError
+from cluster.backup.store import Store
 from cluster.backup.take import Source
 from cluster.clock import Clock, GuardedClock, SystemClock, elapsed_ms
 from cluster.consensus import (
@@ -94,6 +96,15 @@ def _require_free(address: str, flag: str) -> None:
             f"cannot listen on {address}: {error.strerror}; "
             f"stop what uses that port or choose another with --{flag}"
         ) from error
+
+
+def _require_store(address: str) -> None:
+    """Raises NodeStartError when nothing is installed that knows such an address."""
+    try:
+        if address:
+            Store(address)
+    except BackupError as error:
+        raise NodeStartError(f"backup_store: {error}") from error
 
 
 class Node:
@@ -162,7 +173,8 @@ class Node:
         )
         watches: list[Actor] = [self.clocks]
         if settings.backup_folder is not None:
-            keeper = Keeper(self.raft, source, self._habits(settings.backup_folder), clock)
+            habits = self._habits(settings.backup_folder)
+            keeper = Keeper(self.raft, source, habits, clock)
             watches.append(keeper)
             self.metrics.add_gauges(keeper.gauges)
         self.watches = Supervisor(watches, lambda actor: log.critical("%s is off", actor))
@@ -209,6 +221,8 @@ class Node:
             settings.backup_keep,
             settings.backup_history,
             settings.backup_log,
+            settings.backup_store,
+            settings.backup_store_seconds,
         )
 
     def _leader_duties(self, ttl_ms: int) -> Supervisor:
@@ -312,6 +326,7 @@ class Node:
         # Before anything is written: who starts a node by mistake shall not find a data folder.
         _require_free(self.settings.listen, "listen")
         _require_free(self.settings.http, "http")
+        _require_store(self.settings.backup_store)
         config = self._consensus_config()
         try:
             if config.tls is not None:

@@ -66,6 +66,7 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(key: str, tmp_path: Path)
         "advertise_http": "localhost:8000",
         "data": "elsewhere",
         "backup_folder": "shelf",
+        "backup_store": "s3://bucket/quorate",
         "cluster_secret": SECRET,
         **dict.fromkeys(TLS_KEYS, "some.pem"),
         "name": "n1",
@@ -94,6 +95,8 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(key: str, tmp_path: Path)
     others = {k: "x.pem" for k in TLS_KEYS if k != key and key in TLS_KEYS}  # they come in threes
     if key == "join":
         others = {"peers": "127.0.0.1:7002"}
+    if key == "backup_store":
+        others = {"backup_folder": "shelf"}
     with_others = {f"QUORATE_{k.upper()}": value for k, value in others.items()}
     from_flag = load(*argv, **with_others)
     assert from_flag == load(**{f"QUORATE_{key.upper()}": text}, **with_others)
@@ -114,6 +117,8 @@ def test_peers_may_name_this_node_and_repeat_themselves() -> None:
 @pytest.mark.parametrize(
     ("argv", "parts"),
     [
+        (["--backup-store", "bucket"], ["backup_store", "'bucket' is no address", "s3://"]),
+        (["--backup-store", "s3://bucket"], ["backup_store", "needs backup_folder"]),
         (["--heartbeat-ms", "soon"], ["heartbeat_ms = 'soon' (--heartbeat-ms)", "whole number"]),
         (["--join"], ["join", "peers is empty"]),
         (["--heartbeat-ms", "0"], ["from 1 to 3600000", "for example 50"]),

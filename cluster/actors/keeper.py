@@ -16,6 +16,7 @@ from cluster.actors.actor import Actor
 from cluster.backup import BackupError
 from cluster.backup.logs import KeptLog
 from cluster.backup.shelf import Shelf
+from cluster.backup.store import Copies, Store
 from cluster.backup.take import Source, take, write_file
 from cluster.clock import Clock
 from cluster.raft_state import RaftState
@@ -39,6 +40,8 @@ class Habits:
     keep: int
     with_history: bool
     keeps_log: bool
+    store: str = ""  # address of a second place for all of it
+    store_every_s: float = 60.0
 
 
 class Keeper(Actor):
@@ -55,10 +58,18 @@ class Keeper(Actor):
         self._entries: list[Entry] = []
         self._entries_bytes = 0
         self._log: KeptLog | None = None
+        self._copies: Copies | None = None
         self._failing = ""
         self._not_before = 0.0
         self.counts = dict.fromkeys(
-            ("backups_written", "backups_failed", "log_entries_kept", "log_entries_left_out"), 0
+            (
+                "backups_written",
+                "backups_failed",
+                "log_entries_kept",
+                "log_entries_left_out",
+                "store_failures",
+            ),
+            0,
         )
         self.newest_index = 0
         self.newest_ms = 0
@@ -80,6 +91,7 @@ class Keeper(Actor):
             "keeper_newest_backup_index": self.newest_index,
             "keeper_newest_backup_age_seconds": age_s,
             "keeper_log_entries_waiting": len(self._entries),
+            "keeper_store_files_sent": float(self._copies.sent_total if self._copies else 0),
         }
 
     # -- life ------------------------------------------------------------------------------------
@@ -90,12 +102,16 @@ class Keeper(Actor):
     async def receive(self, message: Any) -> None:
         """The actor's one long task: the mailbox has nothing else."""
         loop = asyncio.get_running_loop()
-        look_at = 0.0
+        look_at = send_at = 0.0
         while True:
             if self._entries:
                 await self._flush()
+            if self._habits.store and loop.time() >= send_at:
+                await self._send()
+                send_at = loop.time() + self._habits.store_every_s
             if loop.time() >= look_at:
-                await self._look(loop.time())
+                if await self._look(loop.time()):
+                    send_at = 0.0
                 look_at = loop.time() + LOOK_S
             await asyncio.sleep(FLUSH_S)
 
@@ -132,23 +148,25 @@ class Keeper(Actor):
 
     # -- whole backups ---------------------------------------------------------------------------
 
-    async def _look(self, now_s: float) -> None:
-        """A backup when the newest one in the folder, whoever wrote it, is old enough."""
+    async def _look(self, now_s: float) -> bool:
+        """A backup when the newest one, whoever wrote it, is old enough; whether there is one."""
         shelf = self._shelf()
         if shelf is None or not self._raft.is_leader or now_s < self._not_before:
-            return
+            return False
         try:
             fulls = await asyncio.to_thread(shelf.fulls)
-            if fulls:
+            if fulls and fulls[-1].index >= self.newest_index:
                 self.newest_index, self.newest_ms = fulls[-1].index, fulls[-1].created_ms
             age_ms = self._clock.now_ms() - self.newest_ms
-            if fulls and age_ms < self._habits.every_s * 1000:
-                return
+            if self.newest_ms and age_ms < self._habits.every_s * 1000:
+                return False
             await self._back_up(shelf)
         except (BackupError, OSError) as error:
             self.counts["backups_failed"] += 1
             self._not_before = now_s + RETRY_S
             self._tell_failure(f"no backup: {error}")
+            return False
+        return True
 
     async def _back_up(self, shelf: Shelf) -> None:
         now_ms, habits = self._clock.now_ms(), self._habits
@@ -161,6 +179,30 @@ class Keeper(Actor):
         gone = await asyncio.to_thread(shelf.prune, habits.keep)
         self._failing = ""
         log.info("backup at log index %d written; %d old files removed", index, len(gone))
+
+    # -- the second place ------------------------------------------------------------------------
+
+    async def _send(self) -> None:
+        """What is new in the folder; the log until now is closed for it, if there is any."""
+        shelf = self._shelf()
+        if shelf is None:
+            return
+        if self._log is not None:
+            self._log.close()
+        try:
+            if self._copies is None:
+                store = Store(f"{self._habits.store.rstrip('/')}/{shelf.folder.name}")
+                self._copies = Copies(store)
+            copies = self._copies
+            await asyncio.to_thread(copies.send, shelf.folder)
+            if copies.newest_index > self.newest_index:  # another node's, in a folder of its own
+                self.newest_index, self.newest_ms = copies.newest_index, copies.newest_ms
+            leads, keep = self._raft.is_leader, self._habits.keep
+            await asyncio.to_thread(copies.prune, shelf.folder, keep, leads=leads)
+            self._failing = ""
+        except Exception as error:  # of whatever library stands behind the address
+            self.counts["store_failures"] += 1
+            self._tell_failure(f"nothing is sent to {self._habits.store}: {error!r}")
 
     def _tell_failure(self, why: str) -> None:
         """Once per reason, not once per second."""

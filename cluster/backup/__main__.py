@@ -1,4 +1,4 @@
-"""`python -m cluster.backup verify|restore`: what is done with a backup while no node runs.
+"""`python -m cluster.backup verify|restore|list`: what is done with a backup while no node runs.
 
 Exit codes: 0 done, 1 the backup or the disk is no good, 2 wrong arguments.
 """
@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -23,6 +24,7 @@ from .bundle import BackupError, open_bundle
 from .logs import Target
 from .restore import Restored, restore, verify
 from .revive import IDS_SKIPPED
+from .store import fetched, fetched_log, listed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,22 +33,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     own, node_flags = _split(arguments)
     args = _parser().parse_args(own)
     try:
-        with open_bundle(args.file) as bundle:
-            told: dict[str, Any] = {"manifest": msgspec.to_builtins(bundle.manifest)}
-            if args.command == "restore":
-                settings = Settings.load(node_flags, os.environ)
-                result = restore(bundle, settings, _target(args), args.skip_ids)
-                told |= {"node": settings.advertise, "data": str(settings.data)}
-            else:
-                result = verify(bundle)
+        with tempfile.TemporaryDirectory(prefix="quorate-backup-") as folder:
+            told = _done(args, node_flags, Path(folder))
     except (SettingsError, _WrongArgument) as error:
         print(f"quorate: {error}", file=sys.stderr)
         return 2
     except (BackupError, OSError) as error:
         print(f"quorate: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(told | _figures(result)))
+    print(json.dumps(told))
     return 0
+
+
+def _done(args: argparse.Namespace, node_flags: list[str], folder: Path) -> Any:
+    """What is told of it; `folder` is for what has to be fetched."""
+    if args.command == "list":
+        return listed(args.file)
+    settings = Settings.load(node_flags, os.environ) if args.command == "restore" else None
+    bounds = _bounds(args) if settings is not None else None
+    with open_bundle(fetched(args.file, folder)) as bundle:
+        told: dict[str, Any] = {"manifest": msgspec.to_builtins(bundle.manifest)}
+        if settings is None:
+            return told | _figures(verify(bundle))
+        target = None
+        if bounds is not None:
+            target = Target(fetched_log(args.log, folder, bundle.manifest.index), *bounds)
+        result = restore(bundle, settings, target, args.skip_ids)
+        told |= {"node": settings.advertise, "data": str(settings.data)}
+        return told | _figures(result)
 
 
 class _WrongArgument(ValueError):
@@ -71,9 +85,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Behind -- stand the flags that the node will be started with (--data, --listen, "
         "--peers ...); environment and --config count as for a node.",
     )
-    for each in (check, into):
-        each.add_argument("file", type=Path)
-    into.add_argument("--log", type=Path, help="folder of kept log: go on from the backup")
+    shown = commands.add_parser("list", help="the whole backups in a folder or at an address")
+    for each in (check, into, shown):
+        each.add_argument("file")
+    into.add_argument("--log", help="folder or address of kept log: go on from the backup")
     into.add_argument("--to-index", type=int, default=0, help="the last log entry to replay")
     into.add_argument("--to-time", default="", help="the last moment to replay (RFC 3339)")
     into.add_argument(
@@ -85,14 +100,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _target(args: argparse.Namespace) -> Target | None:
+def _bounds(args: argparse.Namespace) -> tuple[int, int] | None:
+    """Up to which index and which moment (ms) the log is replayed; None for not at all."""
     if args.skip_ids < 0 or args.to_index < 0:
         raise _WrongArgument("--skip-ids and --to-index count from 0")
     if args.log is None:
         if args.to_index or args.to_time:
             raise _WrongArgument("--to-index and --to-time need --log FOLDER, the kept log")
         return None
-    return Target(args.log, args.to_index, _moment_ms(args.to_time) if args.to_time else 0)
+    return args.to_index, _moment_ms(args.to_time) if args.to_time else 0
 
 
 def _moment_ms(text: str) -> int:

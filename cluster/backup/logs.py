@@ -26,7 +26,7 @@ from .bundle import BackupError
 
 MAGIC = b"QRTKEPT1"
 HEAD = struct.Struct("<QIII")  # index, digest after it, length, crc of the three and the entry
-NAME = re.compile(r"log-(\d{20})-([0-9a-f]{16})\.kept")
+NAME = re.compile(r"log-(\d{20})(?:-\d{20})?-([0-9a-f]{16})\.kept")  # with its last in a store
 ENTRY_BYTES_MAX = 1 << 30
 FILE_BYTES = 64 << 20
 
@@ -85,6 +85,7 @@ class KeptLog:
             os.close(folder)
 
     def close(self) -> None:
+        """The file is at its end; the next entries begin another one."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1

@@ -155,6 +155,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     backup_log: Annotated[
         bool, _help("keep the log beside the backups, for a restore to any moment")
     ] = True
+    backup_store: Annotated[
+        str, _help("address of a second place for backups, e.g. s3://bucket/quorate; none: empty")
+    ] = ""
+    backup_store_seconds: Annotated[
+        float, Meta(ge=1, le=LONG_SECONDS), _help("how often what is new is sent there")
+    ] = 60.0
     feature_level_max: Annotated[
         int, Meta(ge=0, le=10_000), _help("the cluster is not raised above it; 0: no bound")
     ] = 0
@@ -181,6 +187,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         this_node = (self.advertise, self.listen)
         fill(self, "peers", tuple(p for p in dict.fromkeys(self.peers) if p not in this_node))
         _check_tls(self)
+        _check_store(self)
         _check_reachability(self)
         _check_numbers(self)
 
@@ -264,6 +271,19 @@ def _check_tls(settings: Settings) -> None:
         given = next(key for key in keys if key not in missing)
         raise SettingsError(
             f"{given} is set, but not {' and '.join(missing)}: TLS between nodes needs all three"
+        )
+
+
+def _check_store(settings: Settings) -> None:
+    store = settings.backup_store
+    if store and "://" not in store:
+        raise SettingsError(
+            f"backup_store: {store!r} is no address; write e.g. s3://bucket/quorate, or "
+            "file:///mnt/backups for a folder"
+        )
+    if store and settings.backup_folder is None:
+        raise SettingsError(
+            "backup_store: needs backup_folder, a folder of the node's own that backups go through"
         )
 
 

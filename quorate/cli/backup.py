@@ -19,11 +19,13 @@ def add(commands: Commands) -> None:
     verbs = noun(commands, "backup", "copies of the whole state, and new clusters made of them")
     taking(leaf(verbs, "take", run_take, "take a backup of the running cluster"))
     check = leaf(verbs, "verify", run_verify, "read a backup as a restore would")
-    check.add_argument("file")
+    check.add_argument("file", help="or an address, as all of these")
+    shown = leaf(verbs, "list", run_list, "the whole backups in a folder or object store")
+    shown.add_argument("place", help="a folder, or an address such as s3://bucket/quorate/<id>")
     into = leaf(verbs, "restore", run_restore, "make the data folder of a new cluster's node")
     into.add_argument("file")
     for flag, text in (
-        ("--log", "folder of kept log: go on from the backup"),
+        ("--log", "folder or address of kept log: go on from the backup"),
         ("--to-index", "the last log entry to replay"),
         ("--to-time", "the last moment to replay, e.g. 2026-11-21T15:00:00Z"),
         ("--skip-ids", "numbers of jobs and workers that are not given again"),
@@ -60,6 +62,11 @@ def run_take(args: argparse.Namespace) -> int:
 def run_verify(args: argparse.Namespace) -> int:
     """quorate backup verify"""
     return _offline("verify", args.file)
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """quorate backup list"""
+    return _offline("list", args.place)
 
 
 def run_restore(args: argparse.Namespace) -> int:

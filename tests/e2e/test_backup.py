@@ -32,7 +32,7 @@ async def offline(*arguments: str) -> dict[str, Any]:
     return told
 
 
-async def restored(cluster: LocalCluster, backup: Path, *more: str) -> dict[str, Any]:
+async def restored(cluster: LocalCluster, backup: Path | str, *more: str) -> dict[str, Any]:
     """Every node's folder made from the backup, with the flags that its command has."""
     told: dict[str, Any] = {}
     for node in cluster.nodes:
@@ -107,15 +107,16 @@ async def test_a_new_cluster_begins_with_all_that_the_old_one_had(tmp_path: Path
 
 
 async def test_a_restore_goes_on_from_a_backup_to_any_later_moment(tmp_path: Path) -> None:
-    shelf = tmp_path / "shelf"
+    shelf, store = tmp_path / "shelf", tmp_path / "store"
     keeping = [*FLAGS, "--backup-folder", str(shelf), "--backup-every-seconds", "3600"]
+    keeping += ["--backup-store", f"file://{store}", "--backup-store-seconds", "1"]
     async with (
         LocalCluster(tmp_path / "old", flags=keeping) as old,
         Client(old.urls) as client,
     ):
 
         async def written() -> bool:
-            return bool(list(shelf.glob("*/full-*.tar")))
+            return bool(list(store.glob("*/full-*.tar")))
 
         await old.until(written, "the first whole backup")
         wanted = await client.submit("quick", "wanted", delay=LATER)
@@ -127,16 +128,16 @@ async def test_a_restore_goes_on_from_a_backup_to_any_later_moment(tmp_path: Pat
         last = (await old.get("/v1/cluster", leader))["applied_index"]
 
         async def kept() -> bool:
-            files = shelf.glob("*/log-*.kept")
+            files = store.glob("*/log-*.kept")
             return any(i >= last for path in files for i, _, _ in read_entries(path))
 
         await old.until(kept, "the log to be kept")
         await old.kill_all_nodes()
-    (folder,) = shelf.iterdir()
+    (folder,) = store.iterdir()
     (backup,) = folder.glob("full-*.tar")
     new = LocalCluster(tmp_path / "new", flags=FLAGS)
-    more = ["--log", str(folder), "--to-index", str(index)]
-    told = await restored(new, backup, *more)
+    more = ["--log", f"file://{folder}", "--to-index", str(index)]
+    told = await restored(new, f"file://{backup}", *more)
     assert told["index"] == index
     assert told["replayed_entries"] > 0
     async with new, Client(new.urls) as client:
