@@ -12,6 +12,7 @@ import asyncio
 import gc
 import random
 import time
+from array import array
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -110,12 +111,13 @@ class Forgetful:
 class Worker:
     """Takes jobs as the worker stream would: what is sent is encoded and counted."""
 
-    __slots__ = ("_inbox", "booking", "id", "is_silent", "running", "sent_bytes")
+    __slots__ = ("_inbox", "booking", "id", "is_silent", "place", "running", "sent_bytes")
 
     booking: Booking
 
-    def __init__(self, inbox: list[tuple[Worker, list[Assignment]]]) -> None:
+    def __init__(self, inbox: list[tuple[Worker, list[Assignment]]], place: int) -> None:
         self.id = 0
+        self.place = place
         self.running = 0
         self.sent_bytes = 0
         self.is_silent = False
@@ -200,7 +202,9 @@ class Fleet:
         self.jobs_last_ms = jobs_last_ms
         self._rng = random.Random(seed)
         self._inbox: list[tuple[Worker, list[Assignment]]] = []
-        self._ends: dict[int, list[Held]] = defaultdict(list)
+        # Numbers only, as objects would be the collector's to look at: places in `workers`, job
+        # ids and attempts, by the moment at which they end.
+        self._ends: dict[int, array[int]] = defaultdict(lambda: array("q"))
         self._looked_at = 0  # slots of `_ends`
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -243,7 +247,8 @@ class Fleet:
 
     async def register(self, count: int) -> None:
         """`count` more workers, who do not ask for jobs yet."""
-        fresh = [Worker(self._inbox) for _ in range(count)]
+        places = range(len(self.workers), len(self.workers) + count)
+        fresh = [Worker(self._inbox, place) for place in places]
 
         async def one(worker: Worker) -> None:
             worker.id, _ = await self.desk.register(SPEC, worker.id, [], worker)
@@ -271,7 +276,7 @@ class Fleet:
             for job in jobs:
                 last = self._rng.random() if spread else 0.5 + self._rng.random()
                 end = (now_ms + int(last * last_ms)) // TICK_MS + 1
-                self._ends[end].append((worker, job.job_id, job.attempt))
+                self._ends[end].extend((worker.place, job.job_id, job.attempt))
                 count += 1
         self._inbox.clear()
         self.aside_s += time.thread_time() - began
@@ -288,11 +293,16 @@ class Fleet:
     def _ended(self) -> list[Held]:
         """The jobs that have ended since this was asked last."""
         began, now = time.thread_time(), self.clock.monotonic_ms() // TICK_MS
-        slots = (self._ends.pop(slot, ()) for slot in range(self._looked_at + 1, now + 1))
-        ended = [held for slot in slots for held in slot if not held[0].is_silent]
+        slots = [self._ends.pop(slot, None) for slot in range(self._looked_at + 1, now + 1)]
+        ended = [held for slot in slots if slot for held in self._held(slot)]
+        ended = [held for held in ended if not held[0].is_silent]
         self._looked_at = now
         self.aside_s += time.thread_time() - began
         return ended
+
+    def _held(self, slot: array[int]) -> Iterator[Held]:
+        for place, job_id, attempt in zip(slot[0::3], slot[1::3], slot[2::3], strict=True):
+            yield self.workers[place], job_id, attempt
 
     def finish(self, held: Sequence[Held]) -> None:
         """Each of these jobs is done, and its worker says so in a frame of its own."""
@@ -323,8 +333,10 @@ class Fleet:
         """Take jobs out of the workers' hands that would go on for long."""
         taken: list[Held] = []
         for end in sorted(self._ends, reverse=True):
-            while self._ends[end] and len(taken) < count:
-                taken.append(self._ends[end].pop())
+            slot = self._ends[end]
+            left = max(len(slot) - 3 * (count - len(taken)), 0)
+            taken += self._held(slot[left:])
+            del slot[left:]
         return taken
 
     # -- time ------------------------------------------------------------------------------------

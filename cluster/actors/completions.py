@@ -80,13 +80,18 @@ class Completions:
     def add(self, report: Report) -> None:
         """Raises NotLeader or Overloaded at once when nothing becomes of it."""
         gathered = self._open
-        if gathered is None or gathered.is_closed:
+        if gathered is None:
             if self.waiting_bytes >= WAITING_BYTES_MAX:
                 raise Overloaded("too many results wait")
             gathered = _Gathered(self)
             self._proposer.propose_late(gathered)
             self._open = gathered
         gathered.add(report)
+
+    def close(self, gathered: _Gathered) -> None:
+        """Nothing more is added to it."""
+        if self._open is gathered:
+            self._open = None
 
     def one_by_one(self, reports: Sequence[Report]) -> None:
         """A command for each, so that what is wrong with one of them hurts nobody else."""
@@ -100,14 +105,13 @@ class Completions:
 class _Gathered:
     """One command in the making, and who waits for a part of its answer."""
 
-    __slots__ = ("_bytes", "_home", "_jobs", "_reports", "is_closed")
+    __slots__ = ("_bytes", "_home", "_jobs", "_reports")
 
     def __init__(self, home: Completions) -> None:
         self._home = home
         self._reports: list[Report] = []
         self._jobs = 0
         self._bytes = 0
-        self.is_closed = False
 
     def add(self, report: Report) -> None:
         self._reports.append(report)
@@ -117,7 +121,7 @@ class _Gathered:
             self._bytes += size
             self._home.waiting_bytes += size
         if self._jobs >= GATHERED_JOBS_MAX or self._bytes >= GATHERED_BYTES_MAX:
-            self.is_closed = True
+            self._home.close(self)
 
     # -- what the proposer asks ------------------------------------------------------------------
 
@@ -158,7 +162,7 @@ class _Gathered:
         """Seen to above."""
 
     def _leave(self) -> None:
-        self.is_closed = True
+        self._home.close(self)
         self._home.waiting_bytes -= self._bytes
         self._bytes = 0
 

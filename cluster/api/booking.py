@@ -7,7 +7,7 @@ Successes, which are nearly all, go without a task and a future of their own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from cluster.actors.completions import Report
 from cluster.actors.desk import WorkerDesk
@@ -41,8 +41,10 @@ class Booking:
         self._output_max_bytes = output_max_bytes
         self._put = put
         self._ended = ended
-        self._waiting: list[Results] = []
-        self._taken: list[Results] = []  # in flight
+        # Empty ones are nothing, as many connections wait for long and a list for each that lives
+        # that long is one more for the collector to look at.
+        self._waiting: list[Results] | None = None
+        self._taken: Sequence[Results] = ()  # in flight
         self._tries_left = 0
         self._retry: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -51,10 +53,13 @@ class Booking:
     def add(self, frame: Results) -> None:
         if self.has_ended:
             return
-        self._waiting.append(frame)
         self.items += len(frame.ids)
         if not self._taken:
-            self._next()
+            self._begin((frame,))
+        elif self._waiting is None:
+            self._waiting = [frame]
+        else:
+            self._waiting.append(frame)
 
     async def moved(self) -> None:
         """Until some more were booked, or none will be."""
@@ -65,7 +70,7 @@ class Booking:
     def stop(self) -> None:
         """Nobody is told any more; what is in flight may be booked or not."""
         self.has_ended = True
-        self._waiting.clear()
+        self._waiting = None
         if self._retry is not None:
             self._retry.cancel()
         if self._task is not None:
@@ -73,17 +78,19 @@ class Booking:
 
     # -- one command after the other -------------------------------------------------------------
 
-    def _next(self) -> None:
+    def _next(self, waiting: list[Results]) -> None:
         """The oldest frame and those of its kind that follow, up to a bound."""
-        waiting = self._waiting
         kind, items, count = type(waiting[0]), 0, 0
         for frame in waiting:
             if type(frame) is not kind or (count and items >= RESULTS_MERGED_MAX):
                 break
             items += len(frame.ids)
             count += 1
-        self._taken = waiting[:count]
-        del waiting[:count]
+        self._waiting = waiting[count:] or None
+        self._begin(waiting[:count])
+
+    def _begin(self, frames_taken: Sequence[Results]) -> None:
+        self._taken = frames_taken
         self._tries_left = OVERLOAD_TRIES_MAX
         self._propose()
 
@@ -104,7 +111,7 @@ class Booking:
 
     def booked(self, refused: list[int]) -> None:
         """All that is in flight, but for these."""
-        taken, self._taken = self._taken, []
+        taken, self._taken = self._taken, ()
         if self.has_ended:
             return
         stale = set(refused)
@@ -114,8 +121,8 @@ class Booking:
             mine = [job_id for job_id in ids if job_id in stale] if stale else []
             self._put(frames.ack(frame.seq, mine))
         self._tell_moved()
-        if self._waiting:
-            self._next()
+        if self._waiting is not None:
+            self._next(self._waiting)
 
     def failed(self, error: Exception) -> None:
         """Tried again if nothing was proposed for want of room."""
@@ -140,7 +147,7 @@ class Booking:
         sizes = map(len, filter(None, done.outputs or ()))
         return max(sizes, default=0) > self._output_max_bytes
 
-    async def _by_hand(self, taken: list[Results]) -> None:
+    async def _by_hand(self, taken: Sequence[Results]) -> None:
         try:
             refused = await self._commit(taken)
         except Exception as error:  # whatever it is, the worker waits for an answer
@@ -148,7 +155,7 @@ class Booking:
         else:
             self.booked(refused)
 
-    async def _commit(self, taken: list[Results]) -> list[int]:
+    async def _commit(self, taken: Sequence[Results]) -> list[int]:
         """One command for frames of one kind. Returns the refused ids."""
         desk, worker_id = self._desk, self._worker_id
         errors: list[AttemptError] = []
@@ -182,7 +189,7 @@ class Booking:
         )
 
 
-def _joined(taken: list[Results]) -> Completed | None:
+def _joined(taken: Sequence[Results]) -> Completed | None:
     """Successes as one; None if there are none, or other results."""
     done = [frame for frame in taken if isinstance(frame, Completed)]
     whole = frames.joined(done) if done else None

@@ -253,6 +253,7 @@ class Connection:
         """Book what has arrived, tell the desk, close the socket."""
         if self._booking is not None:
             await self._finish_booking(self._booking)
+            self._booking = None  # it knows this connection: nobody else is to part the two
         if self.worker_id:
             if self._said_bye:
                 with contextlib.suppress(NotLeader, OutcomeUnknown, Overloaded):

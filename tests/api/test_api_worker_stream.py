@@ -1,6 +1,8 @@
 """The conversation between a worker and the leader, frame by frame."""
 
 import asyncio
+import gc
+import weakref
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -353,6 +355,28 @@ async def test_results_wait_while_the_leader_has_too_much_to_do(api, node, monke
         assert await link.next() == ["error", "try_again", "busy"]
         assert await link.next() is None
     assert len(calls) == 6
+
+
+async def test_a_connection_that_is_closed_needs_no_collector(api, node):
+    """What is part of a cycle stays for as long as the node runs: the collector looks at what is
+    old once in fifty million objects."""
+    job_id = int(await api.submit())
+    gc.collect()
+    gc.disable()
+    try:
+        async with linked(api) as link:
+            await link.register()
+            await link.send("credit", 1)
+            await link.next()
+            await link.send("done", 1, [[job_id, 1]])
+            assert await link.next() == ["ack", 1, []]
+            (connection,) = node.app[worker_stream.CONNECTIONS]
+            watched = weakref.ref(connection)
+            del connection
+        await until(lambda: not node.app[worker_stream.CONNECTIONS])
+        await until(lambda: watched() is None)
+    finally:
+        gc.enable()
 
 
 async def test_a_stopping_node_sends_its_workers_on(tmp_path):
