@@ -52,7 +52,7 @@ from cluster.api.submission import (
     submit,
     unique_conflict,
 )
-from cluster.machine import lifecycle
+from cluster.machine import lifecycle, views
 from cluster.machine.commands import CancelJobs, JobChanges, JobGroup, RetryJobs
 from cluster.machine.model import JobSpec
 from cluster.machine.results import PerJob, Rejected, Submitted
@@ -122,6 +122,7 @@ async def list_jobs(call: Call[None, JobsQuery]) -> JobsPage:
     query, services = call.query, call.services
     wanted = JobFilter(query.status, query.queue, query.name, query.tag)
     found, before_id = await page(services, wanted, decode_cursor(query.cursor), query.limit)
+    views.mark_offered(services.raft.state, found)
     items = [answer(services, view) for view in found]
     return JobsPage(items, encode_cursor(before_id) if before_id else None)
 

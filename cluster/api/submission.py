@@ -135,4 +135,9 @@ def require_room(services: Services, queue: str, count: int) -> None:
 
 
 def unique_conflict() -> ProblemError:
-    return ProblemError("conflict", "a live job has this unique_key", pointer="/unique_key")
+    return ProblemError(
+        "conflict",
+        "this unique_key is taken, by a live job or by one that ended within its "
+        "unique_ttl_seconds",
+        pointer="/unique_key",
+    )

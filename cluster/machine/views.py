@@ -155,6 +155,17 @@ def job(state: State, job_id: int) -> JobView | None:
     return _dead(dead) if dead is not None else None
 
 
+def mark_offered(state: State, found: list[JobView]) -> None:
+    """Tells of ready jobs in a list, as `job` does, whether some worker would be given them."""
+    kinds: dict[tuple[str, str], bool] = {}
+    for view in found:
+        if view.state == lifecycle.READY:
+            kind = (view.spec.queue, view.spec.name)
+            if kind not in kinds:
+                kinds[kind] = _is_offered(state, view.spec)
+            view.is_offered = kinds[kind]
+
+
 def is_known(state: State, job_id: int) -> bool:
     """Whether the id was ever given."""
     return 0 < job_id < state.next_job_id

@@ -12,6 +12,7 @@ from .output import print_done, print_item, print_rows, wants_json
 if TYPE_CHECKING:
     from ..client import Client
 
+FILTERS = {"cancel": ("queue", "name", "tag", "status"), "retry": ("queue", "name", "tag")}
 COLUMNS = ("job_id", "name", "queue", "status", "reason", "attempt", "created_at", "error_message")
 
 
@@ -30,8 +31,12 @@ def add(commands: Commands) -> None:
         ("timeline", run_timeline, "what happened to a job"),
     ):
         parser = leaf(verbs, verb, run, text)
-        many = verb in ("cancel", "retry")
-        parser.add_argument("ids" if many else "id", nargs="+" if many else None)
+        if verb not in ("cancel", "retry"):
+            parser.add_argument("id")
+            continue
+        parser.add_argument("ids", nargs="*", metavar="id")
+        for name in FILTERS[verb]:  # no variables: nobody shall cancel what they do not name here
+            parser.add_argument(f"--{name}", help=f"in place of ids: all jobs of this {name}")
 
 
 def run_list(args: argparse.Namespace) -> int:
@@ -93,6 +98,17 @@ def run_timeline(args: argparse.Namespace) -> int:
     return 0
 
 
+async def _act_on_all(client: Client, verb: str, wanted: dict[str, str]) -> int:
+    """How many jobs it was done to; a request takes ten thousand at most."""
+    count, more = 0, True
+    while more:
+        body = {"filter": wanted}
+        answer = await client.transport.json("POST", f"/v1/jobs/{verb}", body, answer_seconds=60.0)
+        done = sum(item["ok"] for item in answer["items"])
+        count, more = count + done, answer["more"] and done > 0
+    return count
+
+
 def run_cancel(args: argparse.Namespace) -> int:
     """quorate jobs cancel"""
     return _act(args, "cancel", "cancelled")
@@ -104,7 +120,16 @@ def run_retry(args: argparse.Namespace) -> int:
 
 
 def _act(args: argparse.Namespace, verb: str, past: str) -> int:
-    """Acts on one job after the other; the first failure ends it."""
+    """Acts on one job after the other, where the first failure ends it, or on all that fit."""
+    wanted = {name: getattr(args, name) for name in FILTERS[verb] if getattr(args, name)}
+    if bool(wanted) == bool(args.ids):
+        raise UsageError(
+            f"name either jobs by their ids or a filter: --{', --'.join(FILTERS[verb])}"
+        )
+    if wanted:
+        count = with_client(args, lambda client: _act_on_all(client, verb, wanted))
+        print_done(args, f"{past} {count} jobs", {"count": count})
+        return 0
 
     async def act(client: Client) -> None:
         for job_id in args.ids:

@@ -73,7 +73,7 @@ async def until_withdrawn(client: Client, job_id: str) -> str:
             continue
         except NotFound:
             return "its announcement is gone"
-        if job.status == "skipped":
+        if job.status == "failed":  # it has expired
             return "its time is up (--minutes)"
         if job.finished:
             return "its announcement was cancelled"

@@ -106,6 +106,8 @@ async def test_a_ready_job_that_no_worker_offers_says_so(api):
     await api.worker()
     other = await api.submit(name="unheard-of")
     assert (await api.get(f"/v1/jobs/{other}"))["reason"] == "no_worker"
+    (listed,) = (await api.get("/v1/jobs?name=unheard-of"))["items"]
+    assert listed["reason"] == "no_worker"
 
 
 async def finish(api, node, job_id):

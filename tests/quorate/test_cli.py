@@ -14,8 +14,10 @@ from typing import NamedTuple
 import pytest
 from fake_cluster import FakeCluster, StartWorker
 
+from quorate import Client, JobRequest
+from quorate.cli import main
 from quorate.cli.output import print_table
-from quorate.testing import free_port
+from quorate.testing import free_port, local_node
 
 ROOT = Path(__file__).parents[2]
 
@@ -259,3 +261,22 @@ async def test_the_worker_points_the_application_at_its_own_nodes(
     await process.communicate()
     assert [job["name"] for job in fake.jobs.values()] == ["parent", "simulate"]
     assert list(fake.schedules) == ["often"]
+
+
+async def test_jobs_are_cancelled_and_retried_by_filter(capsys: pytest.CaptureFixture[str]) -> None:
+    async def cli(*argv: str) -> tuple[int, str]:
+        code = await asyncio.to_thread(main, [*argv, "--json", "--nodes", url])
+        return code, capsys.readouterr().out
+
+    async with local_node() as url, Client(url) as client:
+        flood = [JobRequest(name="t", queue="flood", tags=[str(n % 2)]) for n in range(30)]
+        await client.submit_many([*flood, JobRequest(name="t", queue="other")])
+        assert await cli("jobs", "cancel", "--queue", "flood", "--tag", "1") == (
+            0,
+            '{"count":15}\n',
+        )
+        assert await cli("jobs", "cancel", "--queue", "flood") == (0, '{"count":15}\n')
+        assert await cli("jobs", "retry", "--queue", "flood") == (0, '{"count":0}\n')
+        assert (await cli("jobs", "cancel"))[0] == 2
+        assert (await cli("jobs", "cancel", "1", "--queue", "flood"))[0] == 2
+        assert (await client.stats())["jobs_by_status"]["pending"] == 1

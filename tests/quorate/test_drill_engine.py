@@ -58,8 +58,8 @@ class Toy(Script):
         self.scene.judge(holds("mended", 1, 1))
 
 
-async def play(client: Client, kind: type[Script]) -> Report:
-    return await run(kind, client, Options(minutes=30), lambda text: None)
+async def play(client: Client, kind: type[Script], minutes: float = 30) -> Report:
+    return await run(kind, client, Options(minutes=minutes), lambda text: None)
 
 
 async def left(client: Client) -> tuple[int, int, int]:
@@ -126,6 +126,12 @@ async def test_others_see_a_drill_and_end_it(client: Client) -> None:
     )
     assert await left(client) == (0, 0, 0)
     assert await end_all(client) == {"queues": []}
+
+
+async def test_a_forgotten_drill_ends_when_its_time_is_up(client: Client) -> None:
+    report = await play(client, type("Endless", (Toy,), {"hangs": True}), minutes=0.01)
+    assert (report.verdict, report.steps[1].detail) == (ABORTED, "its time is up (--minutes)")
+    assert await left(client) == (0, 0, 0)
 
 
 async def test_what_a_killed_drill_left_is_taken_away(client: Client) -> None:
