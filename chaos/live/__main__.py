@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import contextlib
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -39,6 +40,7 @@ def main() -> int:
     parser.add_argument("--mutant", default="", choices=["", *MUTANTS], help="a build to be found")
     parser.add_argument("--list", action="store_true", help="tell the scenarios and end")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no process is left behind
     if arguments.list:
         for name in names():
             print(f"{name:12} {load(name).about}")

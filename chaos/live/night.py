@@ -90,6 +90,9 @@ class Night:
         except NotPossibleError as error:
             print(f"  left out: {error}", flush=True)
             return Slice(name, seed, 0.0, str(error))
+        except (TimeoutError, RuntimeError) as error:  # before anything was done to it
+            print(f"  did not start: {error}", flush=True)
+            return Slice(name, seed, 1.0, faults=[f"start: {error}"], folder=str(place))
         print(verdict, flush=True)
         if not verdict.faults:
             shutil.rmtree(place, ignore_errors=True)

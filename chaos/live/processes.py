@@ -22,6 +22,7 @@ from typing import Any, Self
 import aiohttp
 
 ROOT = Path(__file__).resolve().parents[2]
+START_S = 60.0  # two of them on a quiet machine
 STOP_S = 10.0
 NODE = ROOT / "node.py"
 WORKER = (sys.executable, "-m", "quorate", "worker")
@@ -189,7 +190,7 @@ class LocalCluster:
 
     async def start_nodes(self) -> None:
         await asyncio.gather(*(node.start() for node in self.nodes if not node.is_running))
-        await self.ready()
+        await self.ready(START_S)
 
     async def stop(self) -> None:
         """End everything: workers first, so that they can say goodbye."""
@@ -227,7 +228,7 @@ class LocalCluster:
             answer = await self.get("/v1/workers")
             return any(item["name"] == name for item in answer["items"])
 
-        await self.until(known, f"worker {name} to register", 20.0)
+        await self.until(known, f"worker {name} to register", START_S)
         return child
 
     # -- talking to it ---------------------------------------------------------------------------

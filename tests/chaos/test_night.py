@@ -28,6 +28,8 @@ class Stage:
         self.played.append((scenario.name, seed))
         if scenario.name == "cuts":
             raise NotPossibleError("no wires")
+        if scenario.name == "disks":
+            raise TimeoutError("waited in vain for n1")
         place.mkdir(parents=True)
         verdict = Verdict(scenario.name, seed, Counter(kill_one=2), [0.5, 1.5])
         verdict.figures = {"jobs acknowledged": 100, "register operations": 10}
@@ -73,6 +75,14 @@ def test_a_fault_decides_and_leaves_its_folder(tmp_path: Path) -> None:
     assert "ended once: n1 lost job 7" in verdict
     assert (tmp_path / "stalls-5").is_dir()
     assert not (tmp_path / "crashes-6").exists()
+
+
+def test_a_cluster_that_does_not_start_is_a_fault_and_the_night_goes_on(tmp_path: Path) -> None:
+    told = Night(["disks", "stalls"], 1, tmp_path, tmp_path / "log", play=Stage().play).run(1)
+    assert [(each.scenario, each.faults) for each in told] == [
+        ("disks", ["start: waited in vain for n1"]),
+        ("stalls", []),
+    ]
 
 
 def test_a_machine_that_can_run_nothing_comes_to_an_end(tmp_path: Path) -> None:

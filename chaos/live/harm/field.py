@@ -32,6 +32,10 @@ class Field:
     async def leader(self) -> NodeChild:
         return await self.cluster.leader()
 
+    async def follower(self) -> NodeChild:
+        leader = await self.leader()
+        return self.rng.choice([node for node in self.cluster.nodes if node is not leader])
+
     @property
     def cables(self) -> Wires:
         assert self.wires is not None, "this scenario's cluster needs `wires = true`"

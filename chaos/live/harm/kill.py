@@ -27,6 +27,10 @@ async def leader(field: Field, seconds: float) -> None:
     await die(seconds, await field.leader())
 
 
+async def follower(field: Field, seconds: float) -> None:
+    await die(seconds, await field.follower())
+
+
 async def two(field: Field, seconds: float) -> None:
     await die(seconds, *field.rng.sample(field.cluster.nodes, 2))
 

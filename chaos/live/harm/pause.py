@@ -30,6 +30,10 @@ async def leader(field: Field, seconds: float) -> None:
     await sleep(seconds, await field.leader())
 
 
+async def follower(field: Field, seconds: float) -> None:
+    await sleep(seconds, await field.follower())
+
+
 async def two(field: Field, seconds: float) -> None:
     await sleep(seconds, *field.rng.sample(field.cluster.nodes, 2))
 

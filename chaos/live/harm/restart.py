@@ -10,20 +10,20 @@ from chaos.live.processes import NodeChild
 READY_S = 60.0
 
 
-async def _restart(node: NodeChild, seconds: float) -> None:
+async def again(node: NodeChild, seconds: float) -> None:
     await node.stop()
     await asyncio.sleep(seconds)
     await node.start()
 
 
 async def leader(field: Field, seconds: float) -> None:
-    await _restart(await field.leader(), seconds)
+    await again(await field.leader(), seconds)
 
 
 async def rolling(field: Field, seconds: float) -> None:
     """One after the other, each once the one before is ready: an upgrade."""
     for node in field.cluster.nodes:
-        await _restart(node, seconds / len(field.cluster.nodes))
+        await again(node, seconds / len(field.cluster.nodes))
         await field.cluster.ready(READY_S)
 
 
@@ -31,4 +31,4 @@ async def storm(field: Field, seconds: float) -> None:
     """Whoever restarts them does not wait until they are ready."""
     for _ in range(3):
         for node in field.rng.sample(field.cluster.nodes, len(field.cluster.nodes)):
-            await _restart(node, seconds / 9)
+            await again(node, seconds / 9)

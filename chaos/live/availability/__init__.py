@@ -1,0 +1,1 @@
+"""How long each fault keeps a cluster under load from taking jobs and from starting them."""

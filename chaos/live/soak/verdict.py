@@ -1,0 +1,91 @@
+"""Flat, or growing: the rule by which a soak is judged.
+
+Looked at is the last two thirds of the longest life of each node; what comes before is warm-up. The
+growth is the median of the slopes between all pairs of samples (Theil and Sen), which neither a
+spike nor a moment of quiet moves. A column is flat if that growth is below `SHARE` of its median an
+hour, or below its floor, an amount that does not matter.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import combinations
+from statistics import median
+
+from msgspec import Struct
+
+from chaos.live.soak.sample import Sample
+
+SHARE = 0.10  # of the median, an hour
+POINTS_MAX = 240  # of a series; more are thinned
+SAMPLES_MIN = 12  # of a life that is judged
+MIB = 1 << 20
+# Column -> growth an hour that does not matter.
+FLOORS: dict[str, float] = {
+    "rss_bytes": 8 * MIB,
+    "fds": 8,
+    "threads": 2,
+    "journal_bytes": 16 * MIB,  # one segment
+    "snapshot_bytes": MIB,
+    "proposals_queued": 500,
+    "proposals_waiting": 500,
+    "history_buffered": 2_000,
+    "pending": 2_000,
+    "running": 500,
+}
+
+
+class Growth(Struct):
+    """One column of one life. `level` is the median of what was looked at."""
+
+    node: str
+    column: str
+    level: float
+    per_hour: float
+    minutes: float
+
+    @property
+    def is_flat(self) -> bool:
+        return self.per_hour <= max(SHARE * self.level, FLOORS[self.column])
+
+    def __str__(self) -> str:
+        told = "flat" if self.is_flat else "GROWS"
+        level, growth = (_amount(self.column, value) for value in (self.level, self.per_hour))
+        return f"{self.node} {self.column:18} {told:5} at {level}, {growth} an hour"
+
+
+def judge(samples: Sequence[Sample]) -> list[Growth]:
+    """Of every node; nothing of one that never lived for long."""
+    growths = []
+    for node, life in sorted(longest_lives(samples).items()):
+        looked_at = life[len(life) // 3 :]
+        if len(life) < SAMPLES_MIN:
+            continue
+        minutes = (looked_at[-1].s - looked_at[0].s) / 60
+        for column in FLOORS:
+            values = [(each.s, float(getattr(each, column))) for each in looked_at]
+            level = median(value for _, value in values)
+            growths.append(Growth(node, column, level, slope(values) * 3_600, minutes))
+    return growths
+
+
+def longest_lives(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+    lives: dict[tuple[str, int], list[Sample]] = defaultdict(list)
+    for each in samples:
+        lives[each.node, each.pid].append(each)
+    longest: dict[str, list[Sample]] = {}
+    for (node, _), life in lives.items():
+        if len(life) > len(longest.get(node, [])):
+            longest[node] = life
+    return longest
+
+
+def slope(values: Sequence[tuple[float, float]]) -> float:
+    """A second; the median over all pairs."""
+    thinned = values[:: -(-len(values) // POINTS_MAX)]
+    return median((b - a) / (t - s) for (s, a), (t, b) in combinations(thinned, 2))
+
+
+def _amount(column: str, value: float) -> str:
+    return f"{value / MIB:.1f} MiB" if column.endswith("_bytes") else f"{value:.1f}"
