@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from cluster.machine.commands import CompleteJobs, SubmitJobs
+from cluster.machine.commands import CompleteJobs, CompleteMany, SubmitJobs
 from cluster.machine.effects import Effects
-from cluster.machine.registry import REDUCERS
+from cluster.machine.registry import REDUCERS, Reducer
 from cluster.machine.results import Result
 from cluster.machine.state import State
 
@@ -20,14 +20,17 @@ MUTANT_VARIABLE = "QUORATE_CHAOS_MUTANT"
 
 def any_attempt() -> None:
     """The machine takes a worker's results of attempts that it has given up."""
-    honest = REDUCERS[CompleteJobs]
+    for kind in (CompleteJobs, CompleteMany):
+        REDUCERS[kind] = _of_now(REDUCERS[kind])
 
-    def complete(state: State, command: CompleteJobs, effects: Effects) -> Result:
+
+def _of_now(honest: Reducer) -> Reducer:
+    def complete(state: State, command: CompleteJobs | CompleteMany, effects: Effects) -> Result:
         rows = [state.tables.jobs.row(job_id) for job_id in command.job_ids]
         now = [row.attempt if row is not None else 0 for row in rows]
         return honest(state, msgspec.structs.replace(command, attempts=now), effects)
 
-    REDUCERS[CompleteJobs] = complete
+    return complete
 
 
 def no_keys() -> None:
