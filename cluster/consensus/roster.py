@@ -65,9 +65,11 @@ class Roster:
         return IN_DOUBT
 
     def expects_this(self, folder: str, *, joins: bool) -> bool:
-        """This node is to be added with this folder, or was: who knows it otherwise is behind."""
+        """This node is to be added with this folder, or was: who knows it otherwise is behind. One
+        that joins may itself be behind, with a state from before it was added: it has that from a
+        member that took it for who it is."""
         own = self.current.find(self._node_id)
-        return joins if own is None or not own.folder else own.folder == folder
+        return joins or (own is not None and own.folder == folder)
 
     # The log moves --------------------------------------------------------------------------
 

@@ -26,6 +26,11 @@ def test_raft_keeps_its_promises(seed: int) -> None:
     )
 
 
+@pytest.mark.parametrize("seed", [50000559, 50003663])
+def test_what_failed_once_is_good(seed: int) -> None:
+    assert not run_seed(seed, 6.0).failures
+
+
 def test_a_stop_that_leaves_its_journal_unwritten_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
