@@ -159,10 +159,12 @@ class Core:
             self._handle(inbox.popleft())
         engine, journal = self.engine, self.journal
         self.take_proposals()
-        self.membership.consider()
         self.replicator.send(heartbeat=False)  # first: the followers' disks are on the longer path
         journal.kick()
         engine.tick()
+        # After the tick: what a majority of the voters until now holds is committed by them.
+        if self.membership.consider():
+            self._wake()
         journal.kick()
         self._watch_disk()
         self.proposals.expire()

@@ -78,20 +78,22 @@ class Membership:
 
     # By itself -----------------------------------------------------------------------------
 
-    def consider(self) -> None:
-        """Called in every run of the driver: binds folders, gives the vote to who caught up."""
+    def consider(self) -> bool:
+        """Called in every run of the driver: binds folders, gives the vote to who caught up.
+        Whether that put an entry into the log."""
         roster = self._roster
         if not roster.is_unsettled or not self._may_change() or self._is_changing():
-            return
+            return False
         folders = self._unbound()
         if folders:
             self._enter(binding(roster.current, folders), _ignore)
-            return
+            return True
         for member in roster.current.members:
             if member.standing == "joining" and self._has_caught_up(member.id):
                 logger.info("%s has caught up and votes from now on", member.id)
                 self._enter(promoting(roster.current, member.id), _ignore)
-                return
+                return True
+        return False
 
     def _unbound(self) -> dict[str, str]:
         """Members whose data folder is not known yet, but which are connected, and answer: a dead

@@ -491,13 +491,3 @@ async def test_only_the_leader_changes_members_and_one_at_a_time(tmp_path: Path)
         await cluster.commit(b"unharmed")
         await leader.consensus.remove_member(addresses[0], 5000)
         assert len(leader.consensus.members().members) == 3
-
-
-def test_a_node_that_joins_takes_a_state_from_before_it_was_added_for_old() -> None:
-    """Seed 50003663: a member that had slept refused it, and it ended although it was expected."""
-    replaced = binding(first_members(("n1", "n2", "n3")), {"n1": "lost"})
-    roster = Roster("n1", replaced, 66)
-    assert roster.expects_this("new", joins=True)
-    assert not roster.expects_this("new", joins=False)
-    roster.appended(78, binding(replaced, {"n1": "new"}))
-    assert roster.expects_this("new", joins=False)
