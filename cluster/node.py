@@ -162,6 +162,7 @@ class Node:
             self._on_stuck,
             settings.memory_limit_mb,
         )
+        self.vitals.queues = self._queues
         self.metrics.add_gauges(self.vitals.gauges)
         self.raft.on_effects(lambda effects, _: self.ready_queues.feed(effects))
         self.raft.on_effects(lambda effects, _: self.metrics.feed(effects))
@@ -293,6 +294,17 @@ class Node:
                 if isinstance(value, int | float):
                     gauges.setdefault(f"{source}_{name}", value)
         return gauges
+
+    def _queues(self) -> dict[str, int]:
+        """What waits where."""
+        return {
+            **self.leader_duties.waiting(),
+            **self.watches.waiting(),
+            "proposals": self.proposer.queued,
+            "gathered_bytes": self.services.submissions.waiting_bytes,
+            "worker_sessions": len(self.desk.sessions),
+            "history_rows": self.history.stats()["rows_buffered"],
+        }
 
     # -- leadership ------------------------------------------------------------------------------
 

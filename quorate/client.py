@@ -17,6 +17,7 @@ from .backups import Backups
 from .batching import Submitter, submit_all
 from .calendars import Calendars
 from .clock import ClusterClock
+from .debug import DebugBundles
 from .handle import Handle
 from .members import Members
 from .requests import JobRequest, SubmitOptions, job_request, option_fields
@@ -302,6 +303,7 @@ class Client:
         self.workers = Workers(self.transport)
         self.members = Members(self.transport)
         self.backups = Backups(self.transport)
+        self.debug = DebugBundles(self.transport)
         self.clock = ClusterClock(self.transport)
         self.waiter = Waiter(
             lambda job_id, seconds: self.jobs.get(job_id, wait=seconds), self.jobs.status_many

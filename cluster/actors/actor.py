@@ -35,6 +35,11 @@ class Actor:
             self._waiting.set_result(None)
         return True
 
+    @property
+    def waiting(self) -> int:
+        """Messages in the mailbox."""
+        return len(self._mailbox)
+
     async def on_start(self) -> None:
         """Rebuild from state. Runs at every start, also after a crash."""
 

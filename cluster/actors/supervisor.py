@@ -32,6 +32,10 @@ class Supervisor:
     def is_running(self) -> bool:
         return bool(self._tasks)
 
+    def waiting(self) -> dict[str, int]:
+        """Messages in each mailbox."""
+        return {f"{actor.name}.mailbox": actor.waiting for actor in self._actors}
+
     def start(self) -> None:
         """Start every actor of the group. Idempotent."""
         for actor in self._actors:

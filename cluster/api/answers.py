@@ -300,3 +300,32 @@ class HealthAnswer(Struct, omit_defaults=True):
     status: str
     checks: dict[str, bool] | None = None
     warnings: list[str] | None = None
+
+
+class DebugFile(Struct):
+    """A file of the data folder."""
+
+    name: str
+    bytes: int
+    modified: Time | None
+
+
+class DebugAnswer(Struct):
+    """For people. Only `node_id`, `at`, `readiness` and `warnings` stay as they are from release to
+    release. `readiness`: every check with the reason why it fails, empty if it does not."""
+
+    node_id: str
+    at: Time | None
+    versions: dict[str, str]
+    settings: dict[str, Any]
+    readiness: dict[str, str]
+    warnings: list[str]
+    status: dict[str, Any]
+    queues: dict[str, int]
+    process: dict[str, Any]
+    files: list[DebugFile]
+    files_left_out: int
+    tasks_total: int
+    tasks: list[str]
+    threads: list[str]
+    log: list[str]

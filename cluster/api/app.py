@@ -21,6 +21,7 @@ from cluster.api import (
     calendars,
     clock,
     cluster,
+    debug,
     dlq,
     docs,
     health,
@@ -63,6 +64,7 @@ TABLE: tuple[Endpoint, ...] = (
     *backup.routes,
     *stats.routes,
     *health.routes,
+    *debug.routes,
     *docs.routes,
     *lab.routes,
 )

@@ -27,6 +27,7 @@ class Vitals:
         memory_limit_mb: int = 0,
     ) -> None:
         self.recent = RecentLines()
+        self.queues: Callable[[], dict[str, int]] = dict  # what waits where, by name
         self._jobs_when_out: int | None = None
         self._bound = memory.bound_of(memory_limit_mb)
         self.memory = Level(

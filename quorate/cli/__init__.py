@@ -10,10 +10,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import backup, calendars, cluster, dev, dlq, drill, jobs, schedules, submit, tls, work
+from . import backup, calendars, cluster, debug, dev, dlq, drill, jobs, schedules, submit, tls, work
 from .options import UsageError, common_options
 
-NOUNS = (dev, work, submit, jobs, schedules, calendars, dlq, cluster, backup, drill, tls)
+NOUNS = (dev, work, submit, jobs, schedules, calendars, dlq, cluster, backup, debug, drill, tls)
 
 
 def build_parser() -> argparse.ArgumentParser:

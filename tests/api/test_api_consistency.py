@@ -10,7 +10,7 @@ from cluster.consensus import ReadFailure
 
 LEVELS = ["stale", "leader", "linearizable"]
 LOCAL = {"/livez", "/readyz", "/metrics", "/docs", "/docs/{file}", "/openapi.json"}
-LOCAL |= {"/v1/cluster/clock/reading"}
+LOCAL |= {"/v1/cluster/clock/reading", "/v1/debug"}
 T = {"name": "t"}
 
 
