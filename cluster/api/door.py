@@ -18,6 +18,7 @@ from aiohttp import web
 
 from cluster.actors.services import NotLeader, Services
 from cluster.api.codec import encode_json
+from cluster.api.crowd import Entrance
 from cluster.api.errors import ProblemError, problem_of, refusal
 from cluster.api.jobs import submit_plain
 from cluster.api.lane import Lane, Lanes
@@ -52,9 +53,17 @@ class Door:
         """Raises OSError."""
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(
-            lambda: Lane(self, self._lanes), host, port, reuse_address=True, backlog=BACKLOG
+            self._entrance, host, port, reuse_address=True, backlog=BACKLOG
         )
         self.port = self._listener.sockets[0].getsockname()[1]
+
+    def _entrance(self) -> Entrance:
+        lane = Lane(self, self._lanes)
+        return Entrance(self._services.vitals, lane, self._crowded, self.pass_on)
+
+    def _crowded(self) -> bytes:
+        reason = self._services.vitals.files.sentence()
+        return self._problem(ProblemError("connections_full", f"{reason}: try another node"))
 
     async def close(self, timeout_s: float) -> None:
         """No connection comes in any more, and lanes end when they have answered."""

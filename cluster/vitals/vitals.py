@@ -36,9 +36,7 @@ class Vitals:
         self.files = Level(
             "file descriptors", 1, descriptors.limit(), "raise the limit (ulimit -n)"
         )
-        self.loop = LoopWatch(
-            observe_lag_ms, stall_warn_ms, stall_exit_s, on_stuck, self.look_at_memory
-        )
+        self.loop = LoopWatch(observe_lag_ms, stall_warn_ms, stall_exit_s, on_stuck, self.look)
 
     def start(self) -> None:
         logging.getLogger(LOGGERS).addHandler(self.recent)
@@ -51,9 +49,19 @@ class Vitals:
         self.loop.stop()
         logging.getLogger(LOGGERS).removeHandler(self.recent)
 
-    def look_at_memory(self) -> None:
-        """From any thread."""
+    def opened(self, number: int) -> bool:
+        """A connection got this descriptor; False when there are too few left for it. All below it
+        are taken, for the lowest free one is given: so nobody has to count."""
+        files = self.files
+        if number + 1 > files.used or not files.is_warned:
+            files.note(number + 1)
+        return not files.is_out
+
+    def look(self) -> None:
+        """What nobody tells has to be looked at, once a second, from any thread."""
         self.memory.note(memory.used_bytes(self._bound))
+        if self.files.is_warned:
+            self.files.note(descriptors.count())
 
     def refusal(self, live_jobs: int) -> str | None:
         """Why no new work is taken, if so. Memory that jobs have left stays with the process, so
