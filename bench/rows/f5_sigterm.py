@@ -1,7 +1,8 @@
 """F5: under 500 jobs/s the leader is stopped by SIGTERM, again and again; at last all at once.
 
 Measured: the longest time without an accepted submission from the signal until a while after the
-process has ended, and as long without any signal, which is what machine and load do by themselves.
+process has ended, and as long without any signal, which is what machine and load do by themselves;
+and by the nodes' own logs, from the signal until the next leader's epoch was open.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from bench.failover import SHOW_LOGS, Rig, under_load
+from bench.failover import SHOW_LOGS, Rig, epochs, under_load
 from bench.harness import Result, Scale, quantile, replicas_equal
 from chaos.live.processes import LocalCluster, NodeChild
 
@@ -36,6 +37,7 @@ async def _handovers(rig: Rig, count: int) -> Result:
     gaps_ms: list[float] = []
     quiet_ms: list[float] = []
     took_ms: list[float] = []
+    open_ms: list[float] = []
     failed: list[Any] = []
     began_s, before = rig.probes.now_s(), _accepted(rig)
     for _ in range(count):
@@ -49,6 +51,7 @@ async def _handovers(rig: Rig, count: int) -> Result:
         await asyncio.sleep(AFTER_S)
         until_s = rig.probes.now_s()
         gaps_ms.append(rig.probes.longest_silence_ms(begun_s, until_s))
+        open_ms += _next_epoch_ms(rig, begun_s)
         if code != 0 or leader.log_text().count(HANDED_OVER) == handed_over:
             failed.append(code)
         await leader.start()
@@ -61,8 +64,10 @@ async def _handovers(rig: Rig, count: int) -> Result:
         "gap p50": f"{quantile(gaps_ms, 0.5):.0f} ms",
         "p99": f"{quantile(gaps_ms, 0.99):.0f} ms",
         "n": str(count),
+        "to the next epoch p50": f"{quantile(open_ms, 0.5):.0f} ms",
+        "p99 ": f"{quantile(open_ms, 0.99):.0f} ms",
         "without a signal p50": f"{quantile(quiet_ms, 0.5):.0f} ms",
-        "p99 ": f"{quantile(quiet_ms, 0.99):.0f} ms",
+        "p99  ": f"{quantile(quiet_ms, 0.99):.0f} ms",
         "exit after p50": f"{quantile(took_ms, 0.5):.0f} ms",
         "max": f"{max(took_ms):.0f} ms",
         "accepted": f"{rate:.0f} jobs/s",
@@ -70,6 +75,12 @@ async def _handovers(rig: Rig, count: int) -> Result:
         "failed batches": str(rig.load.failed),
     }
     return Result("F5", "SIGTERM of the leader", figures, TARGET)
+
+
+def _next_epoch_ms(rig: Rig, since_s: float) -> list[float]:
+    """From then to the first epoch that was opened afterwards, by the nodes' logs."""
+    opened = [at_s for node in rig.cluster.nodes for _, at_s in epochs(node) if at_s > since_s]
+    return [(min(opened) - since_s) * 1000] if opened else []
 
 
 def _accepted(rig: Rig) -> int:
