@@ -154,6 +154,7 @@ class Core:
         self._note_stall()
         self.space.look()
         self.counters.runs += 1
+        self.membership.consider()  # before acks are counted, as they are by the voters of now
         inbox = self.network.inbox
         while inbox:
             self._handle(inbox.popleft())
@@ -162,9 +163,6 @@ class Core:
         self.replicator.send(heartbeat=False)  # first: the followers' disks are on the longer path
         journal.kick()
         engine.tick()
-        # After the tick: what a majority of the voters until now holds is committed by them.
-        if self.membership.consider():
-            self._wake()
         journal.kick()
         self._watch_disk()
         self.proposals.expire()

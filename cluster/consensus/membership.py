@@ -78,22 +78,20 @@ class Membership:
 
     # By itself -----------------------------------------------------------------------------
 
-    def consider(self) -> bool:
-        """Called in every run of the driver: binds folders, gives the vote to who caught up.
-        Whether that put an entry into the log."""
+    def consider(self) -> None:
+        """Called in every run of the driver: binds folders, gives the vote to who caught up."""
         roster = self._roster
         if not roster.is_unsettled or not self._may_change() or self._is_changing():
-            return False
+            return
         folders = self._unbound()
         if folders:
             self._enter(binding(roster.current, folders), _ignore)
-            return True
+            return
         for member in roster.current.members:
             if member.standing == "joining" and self._has_caught_up(member.id):
                 logger.info("%s has caught up and votes from now on", member.id)
                 self._enter(promoting(roster.current, member.id), _ignore)
-                return True
-        return False
+                return
 
     def _unbound(self) -> dict[str, str]:
         """Members whose data folder is not known yet, but which are connected, and answer: a dead
@@ -118,7 +116,10 @@ class Membership:
     # Steps ---------------------------------------------------------------------------------
 
     def _is_changing(self) -> bool:
-        """The newest configuration is not committed yet."""
+        """The newest configuration is not committed yet, or the next turn commits what a majority
+        of the voters until now holds: counted by one configuration, committed by it."""
+        if self._replicator.is_commit_due():
+            return True
         if not self._guards.on("a7_one_change"):
             return False
         return self._roster.index > self._engine.commit_index()

@@ -264,6 +264,10 @@ class Replicator:
             if counted > self._engine.match_index(peer):
                 self._engine.set_match_index(peer, counted)
 
+    def is_commit_due(self) -> bool:
+        """The engine was told of more than it has committed; it will have after the next turn."""
+        return self._countable() > self._engine.commit_index()
+
     def _countable(self) -> int:
         """The engine takes the leader for one that always holds everything. So it hears of acks
         only up to what a majority of disks holds, whichever they are: a slow disk of the leader
