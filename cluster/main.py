@@ -16,7 +16,8 @@ from collections.abc import Sequence
 
 from cluster.consensus.interface import exit_process
 from cluster.history import HistoryError
-from cluster.node import Node, NodeStartError
+from cluster.node import Node
+from cluster.preflight import NodeStartError
 from cluster.settings import Settings, SettingsError
 from cluster.vitals.descriptors import raise_limit, shortage
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -41,8 +40,6 @@ from cluster.actors.waiters import Waiters
 from cluster.api.app import build_app
 from cluster.api.door import Door
 from cluster.api.peerclock import PeerClockClient
-from cluster.backup import BackupError
-from cluster.backup.store import Store
 from cluster.backup.take import Source
 from cluster.clock import Clock, GuardedClock, SystemClock, elapsed_ms
 from cluster.consensus import (
@@ -58,6 +55,7 @@ from cluster.ingest.gate import Gate, IngestError
 from cluster.levelmark import LevelError, LevelMark
 from cluster.machine.levels import OWN, Support
 from cluster.policy.timing import RELEASES
+from cluster.preflight import NodeStartError, require_free, require_store
 from cluster.projections.metrics import Metrics
 from cluster.projections.ready import ReadyQueues
 from cluster.raft_state import RaftState
@@ -71,40 +69,12 @@ LEADER_RESTART_S = 1.0
 HANDOVER_S = 1.0
 
 
-class NodeStartError(Exception):
-    """The node cannot start; one line that names the file or port and the fix."""
-
-
 def release() -> str:
     """The installed version, or `dev` in a bare checkout."""
     try:
         return version("quorate")
     except PackageNotFoundError:
         return "dev"
-
-
-def _require_free(address: str, flag: str) -> None:
-    """Raises NodeStartError when another program has the address."""
-    host, port = parse_address(address, flag)
-    try:
-        family, kind, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(where)
-    except OSError as error:
-        raise NodeStartError(
-            f"cannot listen on {address}: {error.strerror}; "
-            f"stop what uses that port or choose another with --{flag}"
-        ) from error
-
-
-def _require_store(address: str) -> None:
-    """Raises NodeStartError when nothing is installed that knows such an address."""
-    try:
-        if address:
-            Store(address)
-    except BackupError as error:
-        raise NodeStartError(f"backup_store: {error}") from error
 
 
 class Node:
@@ -336,9 +306,9 @@ class Node:
     async def start(self) -> None:
         """Recover from disk, join the cluster, serve. Raises NodeStartError."""
         # Before anything is written: who starts a node by mistake shall not find a data folder.
-        _require_free(self.settings.listen, "listen")
-        _require_free(self.settings.http, "http")
-        _require_store(self.settings.backup_store)
+        require_free(self.settings.listen, "listen")
+        require_free(self.settings.http, "http")
+        require_store(self.settings.backup_store)
         config = self._consensus_config()
         try:
             if config.tls is not None:

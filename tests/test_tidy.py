@@ -29,6 +29,7 @@ RANKS = {
     "cluster.levelmark": 2,
     "cluster.projections": 2,
     "cluster.backup": 3,
+    "cluster.preflight": 4,
     "cluster.machine": 1,
     "cluster.consensus": 1,
     "cluster.policy": 1,
