@@ -356,6 +356,14 @@ class Client:
         )
         return dict(answer or {})
 
+    async def upgrade(self, to: int | None = None, *, dry_run: bool = False) -> dict[str, Any]:
+        """Raises the feature level, for good: to `to`, or as far as any node's release knows.
+        Conflict, with every reason, unless all nodes are connected and know it."""
+        body = {"to": to, "dry_run": dry_run}
+        return dict(
+            await self.transport.json("POST", "/v1/cluster/upgrade", body, replayable=False)
+        )
+
     async def stats(self, *, consistency: Consistency | None = None) -> dict[str, Any]:
         """Counts by status and queue."""
         params = {"consistency": consistency}

@@ -75,6 +75,8 @@ class MemberView(msgspec.Struct, frozen=True, kw_only=True):
     version: str | None = None
     releases: str | None = None
     clock_skew_seconds: float | None = None
+    feature_levels: tuple[int, int] | None = None
+    feature_level_max: int | None = None
 
 
 class PeerClockView(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ from chaos.sim.raft.world import run_seed as run_raft
 from chaos.sim.timetable import few, many
 from chaos.sim.world import run_seed as run_jobs
 
-WORLDS = ("raft", "jobs", "times")
+WORLDS = ("raft", "jobs", "times", "rollout")
 CHUNK_SEEDS = 8  # a process, before the next ones are dealt out
 TIMES_FACTOR = 60  # the schedules of `times` are those of people: hours, where jobs have minutes
 
@@ -47,11 +47,14 @@ def tell(world: str, seed: int, options: argparse.Namespace, echo: bool = False)
         return Told(world, seed, raft.failures, summary, raft.tail)
     minutes = options.minutes * (TIMES_FACTOR if world == "times" else 1)
     stage = many if world == "times" else few
-    jobs = run_jobs(seed, minutes, options.nodes, options.clients, echo, stage)
+    rolls = world == "rollout"
+    jobs = run_jobs(seed, minutes, options.nodes, options.clients, echo, stage, rolls)
     summary = (
         f"trace {jobs.digest}, {jobs.entries} entries, {jobs.elections} elections,"
         f" {jobs.jobs} submissions, {jobs.launched} occurrences ran, {jobs.recorded} did not"
     )
+    if rolls:
+        summary += ", {} changes of release, {} refused".format(*jobs.releases)
     return Told(world, seed, jobs.failures, summary, jobs.tail, jobs.launched, jobs.recorded)
 
 
@@ -67,7 +70,9 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
     raft = parser.add_argument_group("raft: consensus as shipped, machine and disks included")
     raft.add_argument("--seconds", type=float, default=12.0, help="virtual time of faults (12)")
     raft.add_argument("--disable", action="append", default=[], help="switch a guard off")
-    jobs = parser.add_argument_group("jobs, times: scheduler, workers and users on an ideal log")
+    jobs = parser.add_argument_group(
+        "jobs, times, rollout: scheduler, workers and users on an ideal log"
+    )
     jobs.add_argument(
         "--occurrences", type=int, default=0, help="as many seeds as it takes to see so many"
     )

@@ -239,9 +239,20 @@ class SimConsensus:
 
     def peers(self) -> list[PeerStatus]:
         return [
-            PeerStatus(peer, peer not in self._ledger.isolated, {"http": peer}, 0, 0.0)
+            PeerStatus(peer, self._hears(peer), {"http": peer, **self._meta(peer)}, 0, 0.0)
             for peer in self._config.peers
         ]
+
+    def _hears(self, peer: str) -> bool:
+        ledger = self._ledger
+        member = ledger.members.get(peer)
+        is_cut = not ledger.isolated.isdisjoint((peer, self.node_id))
+        return member is not None and member.alive and not is_cut
+
+    def _meta(self, peer: str) -> dict[str, str]:
+        """What it said when it connected last."""
+        member = self._ledger.members.get(peer)
+        return member._config.meta if member is not None else {}
 
     def members(self) -> Members:
         return first_members([self.node_id, *self._config.peers])

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from chaos.sim.clock import SimClock
 from chaos.sim.consensus import SimConsensus, Snapshot
 from chaos.sim.history import SimHistory
+from chaos.sim.rollout import DELAY_S, JudgedState
+from cluster.actors.actor import Actor
 from cluster.actors.archivist import Archivist
 from cluster.actors.desk import WorkerDesk
 from cluster.actors.detector import Detector
@@ -31,11 +34,12 @@ from cluster.actors.scheduler import Scheduler
 from cluster.actors.submissions import Submissions
 from cluster.actors.supervisor import Supervisor
 from cluster.actors.timekeeper import Timekeeper
+from cluster.actors.upgrader import Upgrader
 from cluster.actors.waiters import Waiters
 from cluster.clock import Clock, GuardedClock
 from cluster.consensus import Consensus, ConsensusConfig
 from cluster.history import FinishedJob, History
-from cluster.machine.levels import HIGHEST_LEVEL
+from cluster.machine.levels import HIGHEST_LEVEL, Support
 from cluster.projections.ready import ReadyQueues
 from cluster.raft_state import RaftState
 
@@ -97,7 +101,7 @@ class SimNode:
         self.context = contextvars.copy_context()
         self.context.run(NODE.set, self)
         self.context.run(self._build)
-        self.spawn(self.consensus.start())
+        self.spawn(self._join())
         self.world.trace(f"start {self.id}")
 
     def crash(self) -> None:
@@ -130,8 +134,7 @@ class SimNode:
         config = ConsensusConfig(
             self.id, self.id, tuple(i for i in world.node_ids if i != self.id), Path("/nowhere")
         )
-        make = cast(Any, self._make_consensus)
-        self.raft = RaftState(config, clock, self.id, make, level=HIGHEST_LEVEL)
+        self.raft = self._make_raft(config, clock)
         self.ready_queues = ReadyQueues()
         self.history = SimHistory(world.loop, self.disk.history)
         raft = self.raft
@@ -149,6 +152,7 @@ class SimNode:
         self.submissions = Submissions(self.proposer, express)
         self.duties = Supervisor(
             [
+                *self._upgrader(),
                 Timekeeper(raft, self.proposer, clock),
                 self.dispatcher,
                 Scheduler(raft, self.proposer, clock),
@@ -160,6 +164,27 @@ class SimNode:
         )
         raft.on_leadership(self._on_leadership)
         raft.on_effects(lambda effects, index: world.observe(self, effects, index))
+
+    def _make_raft(self, config: ConsensusConfig, clock: Clock) -> RaftState:
+        make, rollout = cast(Any, self._make_consensus), self.world.rollout
+        if rollout is None:
+            return RaftState(config, clock, self.id, make, level=HIGHEST_LEVEL)
+        support = Support(rollout.releases[self.id])
+        told = replace(config, meta=support.meta(), on_fatal=partial(rollout.refuses, self))
+        return JudgedState(rollout, self, told, clock, self.id, make, support)
+
+    def _upgrader(self) -> list[Actor]:
+        if self.world.rollout is None:
+            return []
+        return [Upgrader(self.raft, self.proposer, DELAY_S)]
+
+    async def _join(self) -> None:
+        try:
+            await self.consensus.start()
+        except ValueError as error:
+            if self.world.rollout is None:
+                raise
+            self.world.rollout.refuses(self, str(error))
 
     def _make_consensus(
         self, config: ConsensusConfig, machine: RaftState, on_role: Callable[..., None]
@@ -189,7 +214,12 @@ class SimNode:
         """Take over the state of a node that is ahead."""
         before, index = self.consensus.applied_index, leader.consensus.applied_index
         if index > before and self.consensus is not leader.consensus:
-            self.context.run(self.consensus.install, index, list(leader.raft.snapshot()))
+            try:
+                self.context.run(self.consensus.install, index, list(leader.raft.snapshot()))
+            except ValueError as error:
+                if self.world.rollout is None:
+                    raise
+                self.world.rollout.refuses(self, str(error))
             if self.consensus.applied_index == index:
                 self.disk.snapshot = self.consensus.snapshot
                 self.disk.gaps.append((before, index))

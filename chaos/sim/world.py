@@ -38,6 +38,7 @@ from chaos.sim.nemesis import Nemesis
 from chaos.sim.node import NODE, SimNode
 from chaos.sim.occurrences import Occurrences
 from chaos.sim.operator import Operator, Reaper
+from chaos.sim.rollout import Rollout
 from chaos.sim.timetable import CALENDAR, LEAD_MS, Scene, few
 from chaos.sim.worker import SimWorker
 from cluster.actors.services import Assignment, NotLeader, OutcomeUnknown, Overloaded
@@ -71,6 +72,7 @@ class Report:
     virtual_s: float
     launched: int = 0  # occurrences of schedules
     recorded: int = 0  # and those that did not run
+    releases: tuple[int, int] = (0, 0)  # changes of a node's release, refusals to go on with one
     tail: list[str] = field(default_factory=list)
 
 
@@ -84,6 +86,7 @@ class World:
         nodes: int,
         echo: bool,
         stage: Callable[[Random], Scene],
+        rolls: bool = False,
     ) -> None:
         self.loop = loop
         self.seed = seed
@@ -100,6 +103,7 @@ class World:
         self.failures: list[str] = []
         self.node_ids = tuple(f"n{number}" for number in range(1, nodes + 1))
         self.ledger = Ledger(loop, self.rng, nodes)
+        self.rollout = Rollout(self) if rolls else None  # where there are two releases
         self.nodes = {node_id: SimNode(self, node_id) for node_id in self.node_ids}
         self.workers: list[SimWorker] = []
         self.reaper: Reaper | None = None  # where there are no workers
@@ -262,16 +266,22 @@ class World:
         else:
             self.reaper = Reaper(self)
         self.nemesis = nemesis = Nemesis(self)
+        if self.rollout is not None:
+            self.rollout.begin()
         watch = self.loop.create_task(self._watch(), name="watch")
         await asyncio.sleep(minutes * 60)
         self.peaceful = True
         self.trace("peace")
+        if self.rollout is not None:
+            self.rollout.finish()
         nemesis.mend()
         for user in users:
             user.stopped = True
         await asyncio.gather(*(user.task for user in users), nemesis.task)
         if self.scene.manned:
             self.staff()
+        if self.rollout is not None:
+            await self.rollout.raised()
         await self._settle(("live jobs",))
         if (leader := self.leader()) is not None:
             self.occurrences.before_deletion(leader)
@@ -327,10 +337,11 @@ class World:
             self.fail(f"the run itself failed: {story.exception()!r}")
 
     def report(self) -> Report:
-        submitted = len(self.acked)
+        submitted, rollout = len(self.acked), self.rollout
         return Report(
             self.seed, self.failures, self._hash.hexdigest(), len(self.ledger.entries),
             self.ledger.elections, submitted, self.loop.time(), *self.occurrences.totals(),
+            (rollout.changes, rollout.refusals) if rollout is not None else (0, 0),
             list(self._tail),
         )  # fmt: skip
 
@@ -354,11 +365,12 @@ def run_seed(
     clients: int = 3,
     echo: bool = False,
     stage: Callable[[Random], Scene] = few,
+    rolls: bool = False,
 ) -> Report:
     """Live through one history. The report lists what went wrong; empty is good."""
     product = logging.getLogger("quorate")
     loop = VirtualLoop()
-    world = World(loop, seed, nodes, echo, stage)
+    world = World(loop, seed, nodes, echo, stage, rolls)
     handler = _LoudLog(world)
     before = Strictness.raise_bugs, product.propagate, product.level, blocks.BLOCK_JOBS_MIN
     Strictness.raise_bugs, product.propagate = True, False

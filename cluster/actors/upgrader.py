@@ -44,8 +44,6 @@ class Survey(NamedTuple):
 
     def reasons_against(self, to: int) -> list[str]:
         """Why the level cannot be raised to this one."""
-        if to not in LEVELS:
-            return [f"the leader's release knows levels up to {max(LEVELS)}"]
         reasons = []
         for member in self.members:
             support = member.support
@@ -145,11 +143,14 @@ class Upgrader(Actor):
         return max(self._delay_s - waited_s, 0.0)
 
     async def raise_now(self, to: int | None, *, is_trial: bool = False) -> int:
-        """The level that the cluster has now, or would have; None means all that the leader knows.
+        """The level that the cluster has now, or would have; None means the highest that any member
+        knows, so that it is refused while another one does not.
 
         Raises UpgradeRefused, and what a proposal raises."""
         survey = self.survey()
-        target = self._raft.support.highest if to is None else to
+        supports = [member.support for member in survey.members]
+        highest = max(support.highest for support in supports if support is not None)
+        target = highest if to is None else to
         if target < survey.level:
             raise UpgradeRefused(survey.level, target, ["a cluster never goes back"])
         if target == survey.level:

@@ -233,6 +233,27 @@ class Member(Struct):
     version: str | None = None
     releases: str | None = None  # what its plans of schedules are computed with
     clock_skew_seconds: float | None = None  # how far its wall clock is ahead of the asked node's
+    feature_levels: tuple[int, int] | None = None  # that its release knows; null: it does not say
+    feature_level_max: int | None = None  # null: it sets no bound
+
+
+class FeatureLevelAnswer(Struct):
+    """What the cluster may use, so that all members can read it. `willing`: the highest level that
+    all of them let it be raised to, 0 while one has not said what it knows. `raises_in_seconds`:
+    only the leader knows when it raises the level by itself."""
+
+    level: int
+    known: int  # the highest that the asked node's release knows
+    willing: int
+    raises_in_seconds: float | None
+
+
+class UpgradeAnswer(Struct):
+    """`level` is the cluster's feature level now, or would be after a `dry_run`."""
+
+    before: int
+    level: int
+    dry_run: bool
 
 
 class ClusterAnswer(Struct):
@@ -248,6 +269,7 @@ class ClusterAnswer(Struct):
     applied_index: int
     commit_index: int
     digest: str
+    feature_level: FeatureLevelAnswer
     members: list[Member]
     warnings: list[str]
     consensus: dict[str, Any]

@@ -13,7 +13,13 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, Struct, UnsetType
 
-from cluster.actors.services import DiskFull, NotLeader, OutcomeUnknown, Overloaded
+from cluster.actors.services import (
+    DiskFull,
+    LevelTooLow,
+    NotLeader,
+    OutcomeUnknown,
+    Overloaded,
+)
 from cluster.history import HistoryError
 from cluster.machine.results import Rejected
 
@@ -72,6 +78,8 @@ KINDS: dict[str, Kind] = {
     "already_member": Kind(409, "The node is a member already"),
     "change_pending": Kind(409, "Another change of members is under way", 1),
     "membership_refused": Kind(409, "The members stay as they are"),
+    "feature_level": Kind(409, "Not all nodes of the cluster can do that yet"),
+    "upgrade_refused": Kind(409, "The feature level stays as it is"),
     "transfer_failed": Kind(409, "Leadership stayed where it was"),
     "version_mismatch": Kind(412, "It changed meanwhile"),
     "payload_too_large": Kind(413, "Too large"),
@@ -199,6 +207,8 @@ def problem_of(error: BaseException) -> ProblemError | None:
         return ProblemError("overloaded", str(error), retry_after_s=error.retry_after_s)
     if isinstance(error, OutcomeUnknown):
         return outcome_unknown()
+    if isinstance(error, LevelTooLow):
+        return ProblemError("feature_level", str(error))
     if isinstance(error, HistoryError):
         return ProblemError("history_unavailable", str(error))
     if isinstance(error, web.HTTPException):

@@ -50,7 +50,17 @@ def members_of(services: Services) -> list[Member]:
         elif known is not None:
             row.version, row.releases = known.answer.version, known.answer.releases
             row.clock_skew_seconds = skews_s[row.id]
+    _add_levels(services, rows)
     return rows
+
+
+def _add_levels(services: Services, rows: list[Member]) -> None:
+    supports = {member.id: member.support for member in services.raft.levels()}
+    for row in rows:
+        support = supports.get(row.id)
+        if support is not None:
+            row.feature_levels = (support.lowest, support.highest)
+            row.feature_level_max = support.held or None
 
 
 def _refusal(services: Services, error: MembershipError) -> Exception:

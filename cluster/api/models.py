@@ -175,6 +175,14 @@ class TransferRequest(Struct, forbid_unknown_fields=True):
     to: str | None = None
 
 
+class UpgradeRequest(Struct, forbid_unknown_fields=True):
+    """`to`: the feature level; left out, the highest that any node's release knows. `dry_run`:
+    only say whether it could be done."""
+
+    to: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    dry_run: bool = False
+
+
 class MemberRequest(Struct, forbid_unknown_fields=True):
     """`id`: the host:port under which the other nodes reach it (its `advertise`). A `learner` keeps
     a copy and never votes."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..errors import Conflict
-from . import backup
+from . import backup, upgrade
 from .options import Commands, UsageError, leaf, noun, option, with_client
 from .output import print_done, print_item, print_json, print_rows, print_table, wants_json
 
@@ -53,6 +53,7 @@ def add(commands: Commands) -> None:
             default="60",
             help="how long it may take to catch up, e.g. 90 or 5m (60)",
         )
+    upgrade.add(verbs)
     backup.taking(leaf(verbs, "backup", backup.run_take, "take a backup of all of it"))
     clock = leaf(verbs, "clock", run_clock, "the leader's clock, and how far the others' are off")
     option(

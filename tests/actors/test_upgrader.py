@@ -119,7 +119,7 @@ async def test_by_hand_nothing_is_waited_for_and_every_obstacle_is_named() -> No
         "c is not connected: start it, or remove it",
         "d runs a release without feature levels: upgrade it",
     ]
-    with pytest.raises(UpgradeRefused, match=f"levels up to {HIGHEST_LEVEL}"):
+    with pytest.raises(UpgradeRefused, match=f"me knows levels up to {HIGHEST_LEVEL}"):
         await upgrader.raise_now(HIGHEST_LEVEL + 1)
     with pytest.raises(UpgradeRefused, match="never goes back"):
         await upgrader.raise_now(BASE_LEVEL - 1)
@@ -129,6 +129,13 @@ async def test_by_hand_nothing_is_waited_for_and_every_obstacle_is_named() -> No
     assert await upgrader.raise_now(None) == rig.raft.feature_level == HIGHEST_LEVEL
     assert await upgrader.raise_now(HIGHEST_LEVEL) == HIGHEST_LEVEL
     assert sum(isinstance(command, c.RaiseLevel) for command in rig.log.commands()) == 1
+
+
+@virtual
+async def test_a_leader_of_the_older_release_does_not_say_that_all_is_done() -> None:
+    _, upgrader = await leader(peer("b", NEWER), support=OLDER)
+    with pytest.raises(UpgradeRefused, match="me knows levels up to 2: upgrade it"):
+        await upgrader.raise_now(None)
 
 
 @virtual

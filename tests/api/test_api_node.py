@@ -12,6 +12,10 @@ from openapi_spec_validator import validate
 from cluster.api.app import TABLE, build_app
 from cluster.api.docs import FILES, STATIC
 from cluster.consensus.observe import Health
+from cluster.machine.commands import PutCalendar
+from cluster.machine.levels import BASE_LEVEL, GATES, Support
+from cluster.machine.levels import HIGHEST_LEVEL as TOP
+from cluster.raft_state import MemberLevels
 
 JOB_OF_LAB = {"job_type": "t", "execution_time_ms": 1}
 
@@ -132,6 +136,42 @@ async def test_the_cluster_is_shown(api, node):
     assert (cluster["leader"], cluster["is_leader"]) == (node.raft.leader_http, True)
     assert cluster["members"][0]["role"] == "leader"
     assert cluster["consensus"] == {"fsync_p50_ms": 0.2}
+
+
+async def test_the_feature_level_is_shown_and_raised(api, node):
+    raft = node.raft
+    shown = await api.get("/v1/cluster")
+    known = {"level": TOP, "known": TOP, "willing": TOP, "raises_in_seconds": None}
+    assert shown["feature_level"] == known
+    assert shown["members"][0]["feature_levels"] == [BASE_LEVEL, TOP]
+    raft.state.level = 2
+    raft.members["b"] = "voter"
+    raft.other_levels = [MemberLevels("b", True, Support(TOP, held=2))]
+    shown = await api.get("/v1/cluster")
+    assert shown["feature_level"] == {**known, "level": 2, "willing": 2}
+    assert [row["feature_level_max"] for row in shown["members"]] == [None, 2]
+    raft.other_levels.append(MemberLevels("c", False, None))
+    answer = await api("POST", "/v1/cluster/upgrade")
+    assert (answer.status, answer.code) == (409, "upgrade_refused")
+    assert "b holds it at 2" in answer.json["detail"]
+    assert "c is not connected" in answer.json["detail"]
+    raft.other_levels = []
+    trial = await api("POST", "/v1/cluster/upgrade", {"dry_run": True})
+    assert trial.json == {"before": 2, "level": TOP, "dry_run": True}
+    assert raft.feature_level == 2
+    done = await api("POST", "/v1/cluster/upgrade", {"to": TOP})
+    assert (done.status, done.json) == (200, {"before": 2, "level": TOP, "dry_run": False})
+    assert raft.feature_level == TOP
+    assert (await api("POST", "/v1/cluster/upgrade", {"to": 2})).code == "upgrade_refused"
+    assert (await api("POST", "/v1/cluster/upgrade", {"to": 0})).status == 422
+
+
+async def test_what_not_all_members_can_read_yet_is_a_conflict(api, node, monkeypatch):
+    node.raft.state.level = 2
+    monkeypatch.setitem(GATES, PutCalendar, 3)
+    answer = await api("POST", "/v1/calendars", {"name": "de", "days": ["2026-12-25"]})
+    assert (answer.status, answer.code) == (409, "feature_level")
+    assert "quorate cluster upgrade" in answer.json["detail"]
 
 
 async def test_leadership_can_be_handed_over(api):

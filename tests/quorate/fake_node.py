@@ -35,6 +35,7 @@ class FakeNode:
                 web.put("/v1/jobs/{id}/{verb}", self._put),
                 web.get("/v1/cluster", self._cluster),
                 web.get("/v1/cluster/members", self._members),
+                web.post("/v1/cluster/upgrade", self._upgrade),
                 web.post("/v1/cluster/members", self._member_add),
                 web.delete("/v1/cluster/members/{id}", self._member_remove),
                 web.get("/v1/stats", self._stats),
@@ -168,6 +169,13 @@ class FakeNode:
                 "members": [{"id": f"n{n.index}", "http": n.url} for n in self.cluster.nodes],
             }
         )
+
+    async def _upgrade(self, request: web.Request) -> web.Response:
+        wanted = await request.json()
+        if wanted["to"] == 9:
+            return problem(409, "upgrade_refused", "b knows levels up to 3: upgrade it")
+        level = wanted["to"] or 3
+        return web.json_response({"before": 2, "level": level, "dry_run": wanted["dry_run"]})
 
     async def _members(self, request: web.Request) -> web.Response:
         fake = self.cluster

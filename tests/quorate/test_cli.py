@@ -9,13 +9,13 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from fake_cluster import FakeCluster, StartWorker
 
 from quorate import Client, JobRequest
-from quorate.cli import main
+from quorate.cli import main, upgrade
 from quorate.cli.output import print_table
 from quorate.testing import free_port, local_node
 
@@ -169,6 +169,27 @@ async def test_members_come_and_go(fake: FakeCluster) -> None:
     stuck = await run(fake, "cluster", "replace", "n:3", "n:7", "--timeout", "0.2")
     assert (stuck.code, "--join" in stuck.err, "n:3" in fake.members) == (1, True, True)
     assert (await run(fake, "cluster", "add", "n:8", "--timeout", "soon")).code == 2
+
+
+async def test_the_feature_level_is_raised(fake: FakeCluster) -> None:
+    raised = await run(fake, "cluster", "upgrade")
+    assert raised.json == [{"before": 2, "level": 3, "dry_run": False}]
+    trial = await run(fake, "cluster", "upgrade", "--to", "4", "--dry-run")
+    assert trial.json == [{"before": 2, "level": 4, "dry_run": True}]
+    refused = await run(fake, "cluster", "upgrade", "--to", "9")
+    assert (refused.code, "b knows levels up to 3" in refused.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        ({"before": 3, "level": 3, "dry_run": False}, "at feature level 3 already"),
+        ({"before": 2, "level": 3, "dry_run": True}, "can be raised from feature level 2 to 3"),
+        ({"before": 2, "level": 3, "dry_run": False}, "raised from feature level 2 to 3"),
+    ],
+)
+def test_an_upgrade_is_told_in_words(answer: dict[str, Any], sentence: str) -> None:
+    assert sentence in upgrade._sentence(answer)
 
 
 def test_tables_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
