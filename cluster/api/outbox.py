@@ -15,6 +15,7 @@ from cluster.api import frames
 
 FRAMES_MAX = 10_000
 BYTES_MAX = 64 << 20
+PULSE_MOMENTS = 16  # in a third of the TTL: what is sent then to some is sent at once
 CLOSE_SECONDS = 1.0  # for the peer to answer the close
 
 
@@ -77,7 +78,7 @@ class Outbox:
     async def run(self) -> None:
         """Sends until closed or the worker is gone, then closes the socket. A worker that takes
         nothing for a whole TTL is gone."""
-        self._timer = self._loop.call_later(self._ttl_s / 3, self._pulse)
+        self._timer = self._loop.call_at(self._next_pulse_s(), self._pulse)
         try:
             while not self.closing:
                 await self._wake.wait()
@@ -103,7 +104,14 @@ class Outbox:
             if self._is_quiet:
                 self.put(frames.HEARTBEAT)
             self._is_quiet = True
-        self._timer = self._loop.call_later(self._ttl_s / 3, self._pulse)
+        self._timer = self._loop.call_at(self._next_pulse_s(), self._pulse)
+
+    def _next_pulse_s(self) -> float:
+        """A third of the TTL ahead or a little less, when others have theirs, too: a thousand
+        workers shall not wake the node up a thousand times."""
+        third_s = self._ttl_s / 3
+        slot_s = third_s / PULSE_MOMENTS
+        return (self._loop.time() + third_s) // slot_s * slot_s
 
     async def _send(self) -> None:
         self._wake.clear()

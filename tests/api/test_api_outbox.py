@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from chaos.sim.loop import run_virtual
 from cluster.api import frames
-from cluster.api.outbox import Outbox
+from cluster.api.outbox import PULSE_MOMENTS, Outbox
 
 TTL_S = 3.0
 
@@ -90,3 +90,20 @@ async def test_a_worker_that_takes_nothing_for_a_ttl_is_cut_off() -> None:
         outbox.heard()
     assert TTL_S < wire.aborted_s <= TTL_S * 5 / 3
     assert outbox.closing and wire.taken == []
+
+
+@virtual
+async def test_many_that_are_silent_are_spoken_to_at_few_moments() -> None:
+    """Each moment wakes the node up once."""
+    wires = [Wire() for _ in range(100)]
+    outboxes = []
+    for wire in wires:
+        outboxes.append(outbox_of(wire))
+        await asyncio.sleep(TTL_S / 3 / len(wires))
+    await asyncio.sleep(TTL_S / 3)
+    moments = {round(at, 6) for wire in wires for at, _ in wire.taken[:1]}
+    assert all(wire.taken for wire in wires)
+    assert len(moments) <= PULSE_MOMENTS + 1
+    for outbox, running in outboxes:
+        outbox.close(None)
+        await running
