@@ -63,7 +63,9 @@ def succeeded(name: str, submitted: int, statuses: Mapping[str, int], share: flo
     return Criterion(name, f"more than {share:.0%} completed", found, rate > share)
 
 
-def within(name: str, found: float | None, goal: float, why_none: str = "never") -> Criterion:
+def within(
+    name: str, found: float | None, goal: float, why_none: str = "not in that time"
+) -> Criterion:
     """A time in seconds that must stay below its goal."""
     text = why_none if found is None else seconds_text(found)
     return Criterion(

@@ -115,6 +115,7 @@ def test_success_must_be_above_its_share() -> None:
 def test_times_and_gaps() -> None:
     assert criteria.within("RTO", 119.9, 120).passed
     assert not criteria.within("RTO", 120.0, 120).passed
+    assert criteria.within("RTO", None, 120).found == "not in that time"
     assert not criteria.within("RTO", None, 120).passed
     assert longest_gap([0, 1, 2, 5, 6], since=2.5, until=6) == 3
     assert longest_gap([0, 1], since=2, until=9) == 8  # it began before the fault was made
