@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,20 @@ from quorate import Context, NonRetryable, Scheduler
 
 JOURNAL_VARIABLE = "QUORATE_DRILL_JOURNAL"
 LOOK_SECONDS = 0.05
+LOOK_PARENT_SECONDS = 1.0
 
 app = Scheduler()
+
+
+def _end_with(drill_pid: int) -> None:
+    """A drill that was killed has nobody left who would end its workers."""
+    while os.getppid() == drill_pid:
+        time.sleep(LOOK_PARENT_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if JOURNAL_VARIABLE in os.environ:  # in a worker of a crew, and nowhere else
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 
 def _write(event: str, ctx: Context) -> None:

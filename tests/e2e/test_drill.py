@@ -28,7 +28,11 @@ async def test_the_loss_of_a_worker_is_rehearsed_and_nothing_stays(tmp_path: Pat
             stderr=PIPE,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
-        out, err = await process.communicate()
+        try:
+            out, err = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
         assert process.returncode == 0, err.decode()
         told = json.loads(out)
         assert told["verdict"] == "PASS"
