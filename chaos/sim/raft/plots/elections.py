@@ -93,6 +93,8 @@ class Elections(Stage):
         self.need(3)
         old = await self.leader()
         await asyncio.sleep(0.5)
+        if not self.has_all_voters(old):
+            raise GiveUp
         began_s, term = self.world.loop.time(), old.raft.epoch
         old.node.kill()
         await self.leader(but=old.node, after=term)

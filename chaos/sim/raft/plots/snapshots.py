@@ -115,7 +115,7 @@ class Snapshots(Stage):
         await self.until(lambda: not self.fabric.cuts and leader.host.epoch(follower.id))
         term = leader.raft.epoch
         voters = leader.probe.voters if leader.probe is not None else ()
-        if follower.id not in voters:
+        if follower.id not in voters or not self.has_all_voters(leader):
             raise GiveUp
         doomed = [machine for machine in rest if machine.id in voters]
         for machine in doomed[: (len(voters) - 1) // 2]:  # what is left is a bare majority

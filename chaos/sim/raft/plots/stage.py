@@ -112,6 +112,12 @@ class Stage:
         if len(self.others()) < members:
             raise GiveUp
 
+    def has_all_voters(self, leader: Life) -> bool:
+        """Every voter runs and the leader is connected with it: who is missing already, by another
+        fault, would be one more than a plot takes away."""
+        voters = leader.probe.voters if leader.probe is not None else ()
+        return bool(voters) and all(peer == leader.id or leader.host.epoch(peer) for peer in voters)
+
     async def lag(self, leader: Life, follower: Machine, seconds: float) -> None:
         """Leaves a follower so far behind that it needs a snapshot: what was sent to it meanwhile
         is lost with its connection, and behind the snapshot the leader keeps little."""
