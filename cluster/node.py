@@ -23,6 +23,7 @@ from cluster.actors.desk import WorkerDesk
 from cluster.actors.detector import Detector
 from cluster.actors.dispatcher import Dispatcher
 from cluster.actors.express import Express
+from cluster.actors.fetcher import Fetcher
 from cluster.actors.janitor import Janitor
 from cluster.actors.keeper import Habits, Keeper
 from cluster.actors.live import LiveBoard
@@ -40,6 +41,7 @@ from cluster.actors.waiters import Waiters
 from cluster.api.app import build_app
 from cluster.api.door import Door
 from cluster.api.peerclock import PeerClockClient
+from cluster.api.peerhistory import PeerHistoryClient
 from cluster.backup.take import Source
 from cluster.clock import Clock, GuardedClock, SystemClock, elapsed_ms
 from cluster.consensus import (
@@ -142,7 +144,10 @@ class Node:
         source = Source(
             self.raft.consensus, self.history, settings.advertise, release(), settings.data
         )
-        watches: list[Actor] = [self.clocks]
+        pace, secret = settings.history_fetch_mb_per_second * (1 << 20), settings.cluster_secret
+        self.fetcher = Fetcher(self.raft, self.history, PeerHistoryClient(), secret, pace)
+        self.metrics.add_gauges(self.fetcher.gauges)
+        watches: list[Actor] = [self.clocks, self.fetcher]
         if settings.backup_folder is not None:
             habits = self._habits(settings.backup_folder)
             keeper = Keeper(self.raft, source, habits, clock)
@@ -166,35 +171,17 @@ class Node:
         self.raft.on_leadership(self._on_leadership)
         express = Express(self.raft, self.proposer, self.desk, self.ready_queues, self.dispatcher)
         self.services = Services(
-            settings,
-            clock,
-            self.raft,
-            self.proposer,
-            self.desk,
-            self.polls,
-            self.waiters,
-            self.live,
-            self.history,
-            self.metrics,
-            self.clocks,
-            Planner(self.raft, clock),
-            Submissions(self.proposer, express),
-            source,
-            self.upgrades,
-            self.vitals,
-        )
+            settings, clock, self.raft, self.proposer, self.desk, self.polls, self.waiters,
+            self.live, self.history, self.metrics, self.clocks, Planner(self.raft, clock),
+            Submissions(self.proposer, express), source, self.upgrades, self.vitals, self.fetcher,
+        )  # fmt: skip
 
     def _habits(self, folder: Path) -> Habits:
         settings = self.settings
         return Habits(
-            folder,
-            settings.backup_every_seconds,
-            settings.backup_keep,
-            settings.backup_history,
-            settings.backup_log,
-            settings.backup_store,
-            settings.backup_store_seconds,
-        )
+            folder, settings.backup_every_seconds, settings.backup_keep, settings.backup_history,
+            settings.backup_log, settings.backup_store, settings.backup_store_seconds,
+        )  # fmt: skip
 
     def _leader_duties(self, ttl_ms: int) -> Supervisor:
         """The actor tree, as data."""
@@ -336,6 +323,7 @@ class Node:
         self._level_mark.write()
         observe_timer(self.raft.consensus, self.vitals.loop.on_timer)
         self.vitals.watch()  # not before: what is read from disk at the start takes its time
+        self.archivist.settle()
         self.watches.start()
         try:
             await self._serve()

@@ -65,6 +65,8 @@ class _Subscribed:
     def on_effects(self, listener: EffectsListener) -> None:
         self.listeners.append(listener)
 
+    def on_restored(self, listener: Callable[[Any], None]) -> None: ...
+
     def before_truncation(self, gate: Callable[[int], Awaitable[None]]) -> None: ...
 
 

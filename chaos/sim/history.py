@@ -34,6 +34,9 @@ class SimHistory:
     def add_schedule_events(self, index: int, events: Sequence[PastEvent]) -> None:
         """Nothing that jobs depend on: not kept."""
 
+    def skip_to(self, index: int, until_ms: int) -> None:
+        """What a snapshot skipped is known to the node's disk (`gaps`)."""
+
     def _sync(self) -> None:
         self._timer = None
         buffer, self._buffer = self._buffer, []

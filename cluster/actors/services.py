@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cluster.actors.assigned import Assigned
     from cluster.actors.clockwatch import ClockWatch
     from cluster.actors.desk import WorkerDesk
+    from cluster.actors.fetcher import Fetcher
     from cluster.actors.live import LiveBoard
     from cluster.actors.planner import Planner
     from cluster.actors.polls import PollDesk
@@ -137,4 +138,5 @@ class Services:
     backups: Source
     upgrades: Upgrader
     vitals: Vitals
+    fetcher: Fetcher
     draining: bool = False

@@ -25,6 +25,7 @@ from cluster.api import (
     dlq,
     docs,
     health,
+    history,
     jobs,
     lab,
     members,
@@ -39,7 +40,7 @@ from cluster.api import (
 from cluster.api.errors import ProblemError, problem_of
 from cluster.api.forwarding import FORWARDED_BY, Forwarding, session_context
 from cluster.api.plain import INDEX_HEADER, LEADER_HEADER
-from cluster.api.routing import SERVICES, Endpoint, Served
+from cluster.api.routing import HISTORY_HEADER, SERVICES, Endpoint, Served
 
 log = logging.getLogger("quorate.api")
 
@@ -62,6 +63,7 @@ TABLE: tuple[Endpoint, ...] = (
     *clock.routes,
     *members.routes,
     *backup.routes,
+    *history.routes,
     *stats.routes,
     *health.routes,
     *debug.routes,
@@ -99,6 +101,7 @@ class _Edge:
 
     def __init__(self, services: Services) -> None:
         self._raft = services.raft
+        self._history = services.history
 
     async def sign(self, request: web.Request, response: web.StreamResponse) -> None:
         """Every answer names the leader and how far the answering node has come."""
@@ -109,6 +112,8 @@ class _Edge:
         leader = self._raft.leader_http
         if leader is not None:
             headers[LEADER_HEADER] = leader
+        if not self._history.is_complete and _tells_past(request):
+            headers[HISTORY_HEADER] = "incomplete"
 
     @web.middleware
     async def problems(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -147,6 +152,11 @@ def _require_plain(request: web.Request) -> None:
         raise ProblemError(
             "unsupported_encoding", f"send the body without Content-Encoding: {encoding:.40}"
         )
+
+
+def _tells_past(request: web.Request) -> bool:
+    served = getattr(request.match_info.handler, "__self__", None)
+    return isinstance(served, Served) and served.endpoint.past
 
 
 def _is_gone(request: web.Request) -> bool:

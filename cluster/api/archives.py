@@ -1,8 +1,8 @@
 """Finished jobs that this node's history lacks: another node's may have them.
 
 A node that came up to date through a snapshot never saw the jobs end that finished meanwhile. Until
-histories are transferred, whoever asks such a node for one job gets the answer of a node that did.
-Lists are not completed this way.
+it has fetched them, whoever asks such a node for one job gets the answer of a node that did. Lists
+are not completed this way; they say that they are incomplete.
 """
 
 from __future__ import annotations

@@ -81,6 +81,7 @@ KINDS: dict[str, Kind] = {
     "feature_level": Kind(409, "Not all nodes of the cluster can do that yet"),
     "upgrade_refused": Kind(409, "The feature level stays as it is"),
     "transfer_failed": Kind(409, "Leadership stayed where it was"),
+    "history_lacking": Kind(409, "The history of this node lacks it, too"),
     "version_mismatch": Kind(412, "It changed meanwhile"),
     "payload_too_large": Kind(413, "Too large"),
     "unsupported_encoding": Kind(415, "The body must come uncompressed"),

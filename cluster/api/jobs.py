@@ -117,7 +117,9 @@ async def created(services: Services, result: Submitted, prefix: str = "/v1/jobs
     return respond(await answer_of(services, job_id), 200 if existed else 201, headers)
 
 
-@routes.add("GET", "/v1/jobs", "List jobs, newest first", query=JobsQuery, answer=JobsPage)
+@routes.add(
+    "GET", "/v1/jobs", "List jobs, newest first", query=JobsQuery, answer=JobsPage, past=True
+)
 async def list_jobs(call: Call[None, JobsQuery]) -> JobsPage:
     query, services = call.query, call.services
     wanted = JobFilter(query.status, query.queue, query.name, query.tag)

@@ -220,7 +220,9 @@ async def _submit_recurring(
     return respond(_recurring(view), 201, headers)
 
 
-@routes.add("GET", "/jobs", "List jobs, newest first", query=LabQuery, answer=list[LabJob])
+@routes.add(
+    "GET", "/jobs", "List jobs, newest first", query=LabQuery, answer=list[LabJob], past=True
+)
 async def list_lab_jobs(call: Call[None, LabQuery]) -> list[LabJob]:
     wanted = JobFilter(call.query.status)
     found, _ = await page(call.services, wanted, 0, call.query.limit)

@@ -17,6 +17,7 @@ from cluster.api.archives import NotHereError
 from cluster.api.errors import ProblemError
 from cluster.api.models import JobFilterRequest
 from cluster.api.render import job_answer
+from cluster.api.routing import HISTORY_HEADER
 from cluster.history import FinishedJob
 from cluster.machine import lifecycle, views
 from cluster.machine.model import Attempt, JobSpec
@@ -66,10 +67,18 @@ def finished_view(row: FinishedJob) -> JobView:
     )  # fmt: skip
 
 
-def unknown_job(job_id: object, *, is_known: bool = False) -> ProblemError:
-    """`is_known`: the id was given once, so another node's history may have the job."""
-    kind = NotHereError if is_known else ProblemError
-    return kind("unknown_job", f"no job has the id {job_id!s:.40}")
+def unknown_job(
+    job_id: object, *, is_known: bool = False, is_complete: bool = True
+) -> ProblemError:
+    """`is_known`: the id was given once, so another node's history may have the job. With
+    `is_complete` this node's has all that is kept."""
+    text = f"no job has the id {job_id!s:.40}"
+    if not is_known:
+        return ProblemError("unknown_job", text)
+    if is_complete:
+        return NotHereError("unknown_job", text)
+    text += ", as far as this node knows: its history is incomplete"
+    return NotHereError("unknown_job", text, headers={HISTORY_HEADER: "incomplete"})
 
 
 def parse_job_id(text: str | int) -> int:
@@ -105,7 +114,7 @@ async def find_job(services: Services, job_id: int) -> JobView:
         if view is not None:
             return view
     if finished is None:
-        raise unknown_job(job_id, is_known=is_known)
+        raise unknown_job(job_id, is_known=is_known, is_complete=services.history.is_complete)
     return finished_view(finished)
 
 

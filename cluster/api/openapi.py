@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from cluster.api.errors import KINDS, PROBLEM_TYPE, Problem
-from cluster.api.routing import Endpoint
+from cluster.api.routing import HISTORY_HEADER, HISTORY_TEXT, Endpoint
 
 REF = "#/components/schemas/{name}"
 PATH_PARAMETER = re.compile(r"{(\w+)}")
@@ -91,6 +91,9 @@ def _responses(row: Endpoint, by_type: dict[str, Any]) -> dict[str, Any]:
     success: dict[str, Any] = {"description": row.summary}
     if row.answer is not None:
         success["content"] = {"application/json": {"schema": by_type[repr(row.answer)]}}
+    if row.past:
+        header = {"description": HISTORY_TEXT, "schema": {"type": "string"}}
+        success["headers"] = {HISTORY_HEADER: header}
     problem = {PROBLEM_TYPE: {"schema": by_type[repr(Problem)]}}
     responses: dict[str, Any] = {str(row.status): success}
     by_status: dict[int, list[str]] = {}

@@ -29,6 +29,11 @@ Consistency = Annotated[
     Literal["stale", "leader", "linearizable"], Meta(description=CONSISTENCY_TEXT)
 ]
 JSON_HEADERS = {"Content-Type": "application/json"}
+HISTORY_HEADER = "X-Quorate-History"
+HISTORY_TEXT = (
+    "incomplete: the answering node is still fetching finished jobs from the others, or nobody has "
+    "them; some may be left out here."
+)
 SERVICES = web.AppKey("services", Services)
 
 
@@ -92,6 +97,7 @@ class Endpoint:
     upgrade: bool = False  # a WebSocket: refused instead of forwarded
     decodes: bool = True  # False: the handler reads the body itself
     patience_s: float = 30.0  # how long a forwarded request may stay silent
+    past: bool = False  # tells of finished jobs, and whether some are lacking
     hands_over: bool = False  # ends leadership itself, so the old leader's answer is waited for
     problems: tuple[str, ...] = ()  # codes worth documenting
 

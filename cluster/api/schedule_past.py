@@ -89,6 +89,7 @@ def _known(services: Services, schedule_id: str, found: object) -> None:
     "List the jobs of a schedule, newest first",
     query=RunsQuery,
     answer=RunsPage,
+    past=True,
     problems=("unknown_schedule", "validation", "history_unavailable"),
 )
 async def list_runs(call: Call[None, RunsQuery]) -> RunsPage:
@@ -144,6 +145,7 @@ class Told(NamedTuple):
     "Tell what happened to a schedule, newest first",
     query=TimelineQuery,
     answer=ScheduleTimeline,
+    past=True,
     problems=("unknown_schedule", "validation", "history_unavailable"),
 )
 async def schedule_timeline(call: Call[None, TimelineQuery]) -> ScheduleTimeline:

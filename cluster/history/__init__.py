@@ -1,9 +1,10 @@
 """The node's own history: finished jobs leave memory and stay readable.
 
-Every node writes its own copy from the replicated log; nothing here is replicated, elected or asked
-of another node. From the machine to the disk: `History` and its `buffer`, `ended` (the machine's
-rows as columns), `columns` and `chunk` (columns as bytes), `store` (SQLite). `record` is what
-readers get.
+Every node writes its own copy from the replicated log; nothing here is replicated or elected. From
+the machine to the disk: `History` and its `buffer`, `ended` (the machine's rows as columns),
+`columns` and `chunk` (columns as bytes), `inserts`, `store` and `schema` (SQLite). `record` is what
+readers get. What a node never saw end comes from another one's file: `gaps` and `lacks` say which,
+`cutting` and `exchange` hand it over in a `parcel`.
 """
 
 from cluster.history.archive import History

@@ -24,6 +24,9 @@ from typing import Self, TypeVar
 from cluster.clock import Clock, SystemClock
 from cluster.history.buffer import Buffer
 from cluster.history.ended import Ended, size_bytes
+from cluster.history.exchange import Exchange
+from cluster.history.gaps import Gap, total_entries
+from cluster.history.lacks import Lacks
 from cluster.history.record import FinishedJob, HistoryError, PastEvent, Query
 from cluster.history.store import Store
 from cluster.machine.effects import Finished
@@ -50,11 +53,14 @@ class History:
         self._path = path
         self._retention_ms = retention_ms
         self._clock = clock
-        self._writer_store = Store(path)
+        self._writer_store = Store.repaired(path, clock.now_ms())
         self._reader_store = Store(path)
-        self._index_at_open = self._writer_store.index_last()
+        standing = self._writer_store.standing()
+        self._index_at_open = standing.index_last
         self._index_written = self._index_at_open
         self._index_added = 0
+        self._lacks = Lacks(standing)
+        self.exchange = Exchange(path, self._lacks)
         self._index_missing: int | None = None  # the first one that was left out
         self._changed = threading.Condition()  # guards what follows
         self._buffer = Buffer()
@@ -62,6 +68,7 @@ class History:
         self._events: list[PastEvent] = []  # of schedules, as the rows in the buffer
         self._events_writing: list[PastEvent] = []
         self._waiters: list[_Waiter] = []
+        self._gap_listeners: list[Callable[[], None]] = []
         self._replaying = False  # the buffer has rows that the file may hold already
         self._closing = False
         self._failing = False
@@ -88,7 +95,7 @@ class History:
             buffer = self._buffer
             if index <= self._index_at_open:
                 self._replaying = True
-            self._index_added = max(self._index_added, index)
+            self._came(index)
             is_first = not buffer.rows
             buffer.add(index, finished)
             if is_first or buffer.rows >= BATCH_ROWS:
@@ -100,9 +107,41 @@ class History:
         if crowded and not self._has_room(index, (), len(events)):
             return
         with self._changed:
-            self._index_added = max(self._index_added, index)
+            self._came(index)
             self._events += events
             self._changed.notify()
+
+    def skip_to(self, index: int, until_ms: int) -> None:
+        """The log goes on behind `index`: what entries up to there finished, if it has not come by
+        here, is lacking from now on. All of it was finished at `until_ms` or before."""
+        with self._changed:
+            if not self._lacks.skip_to(index, until_ms):
+                return
+            self._index_added = max(self._index_added, index)
+            self._index_missing = None  # within the gap
+            self._changed.notify()
+        gap = self._lacks.gaps[-1]
+        log.warning("history %s lacks log entries %d to %d", self._path, gap[0], gap[2])
+        for listener in self._gap_listeners:
+            listener()
+
+    def on_gap(self, listener: Callable[[], None]) -> None:
+        """Called on the event loop when something begins to lack."""
+        self._gap_listeners.append(listener)
+
+    @property
+    def lacks(self) -> Sequence[Gap]:
+        """What is known not to be here, in the order of the log."""
+        return self._lacks.gaps
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that the log finished is here, as far as it is kept."""
+        return not self._lacks.gaps and self._index_missing is None
+
+    def kept_since_ms(self) -> int:
+        """What finished before is dropped sooner or later; 0: everything is kept."""
+        return self._clock.now_ms() - self._retention_ms if self._retention_ms else 0
 
     def get(self, job_id: int) -> FinishedJob | None:
         """A row that is not in the file yet."""
@@ -201,6 +240,7 @@ class History:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
         with self._changed:
+            self._came(index)
             self._waiters.append((loop, waiter))
             self._changed.notify()
         await waiter
@@ -220,16 +260,26 @@ class History:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self._writer.join)
         await loop.run_in_executor(None, self._reader.shutdown)
+        await loop.run_in_executor(None, self.exchange.close)
         self._reader_store.close()
 
     def stats(self) -> dict[str, int | bool]:
         """Counters since the start, for metrics."""
         return {
             **self._counts,
+            **self.exchange.counts,
+            "complete": self.is_complete,
+            "entries_lacking": total_entries(self._lacks.gaps),
             "rows_buffered": self._buffer.rows + self._writing.rows,
             "index_written": self._index_written,
             "failing": self._failing,
         }
+
+    def _came(self, index: int) -> None:
+        """Called with the lock held."""
+        self._index_added = max(self._index_added, index)
+        if self._index_missing is None:
+            self._lacks.came(index)
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._reader, work)
@@ -265,9 +315,11 @@ class History:
                 waiters, self._waiters = waiters + self._waiters, []
                 self._writing, self._buffer = self._buffer, Buffer()
                 self._events_writing, self._events = self._events, []
-                index_last = self._index_added
+                lacks = self._lacks
+                lacks.writing, lacks.unwritten = lacks.unwritten, []
+                reached = self._index_added, lacks.complete_to
             try:
-                self._write(index_last, replaying, durable=bool(waiters) or closing)
+                self._write(*reached, replaying, durable=bool(waiters) or closing)
                 error: Exception | None = None
             except Exception as caught:
                 error = caught
@@ -292,21 +344,34 @@ class History:
             self._changed.wait_for(self._is_urgent, GATHER_SECONDS)
 
     def _has_work(self) -> bool:
-        return bool(self._buffer.rows or self._events or self._waiters or self._closing)
+        return bool(
+            self._buffer.rows
+            or self._events
+            or self._lacks.unwritten
+            or self._waiters
+            or self._closing
+        )
 
     def _is_urgent(self) -> bool:
         return bool(self._buffer.rows >= BATCH_ROWS or self._waiters or self._closing)
 
-    def _write(self, index_last: int, replaying: bool, *, durable: bool) -> None:
-        events = self._events_writing
-        if self._writing.rows or events or durable:
+    def _write(self, index_last: int, complete_to: int, replaying: bool, *, durable: bool) -> None:
+        events, lacks = self._events_writing, self._lacks
+        if self._writing.rows or events or lacks.writing or durable:
             ended = Ended.of(self._writing.lots)
             if replaying:
                 ended = self._writer_store.without_known(ended)
-            self._writer_store.write(ended, index_last, durable=durable, events=events)
+            self._writer_store.write(
+                ended,
+                index_last,
+                durable=durable,
+                events=events,
+                complete_to=complete_to,
+                new_gaps=lacks.writing,
+            )
             self._counts["rows_written"] += len(ended)
             self._index_written = max(self._index_written, index_last)
-            self._writing, self._events_writing = Buffer(), []
+            self._writing, self._events_writing, lacks.writing = Buffer(), [], []
         if self._failing:
             self._failing = False
             self._failing_bytes = 0
@@ -326,6 +391,8 @@ class History:
             self._replaying = self._replaying or replaying
             self._buffer = self._writing.then(self._buffer)
             self._events = self._events_writing + self._events
+            lacks = self._lacks
+            lacks.unwritten, lacks.writing = lacks.pending(), []
             self._writing, self._events_writing = Buffer(), []
 
     def _prune(self) -> bool:
@@ -334,7 +401,7 @@ class History:
         if not self._retention_ms or now_ms < self._prune_due_ms:
             return False
         try:
-            removed = self._writer_store.prune(now_ms - self._retention_ms, PRUNE_CHUNKS)
+            removed = self._writer_store.prune(self.kept_since_ms(), PRUNE_CHUNKS)
         except HistoryError as error:
             log.warning("%s", error)
             removed = 0

@@ -34,6 +34,8 @@ class _Packed(msgspec.Struct, array_like=True, gc=False):
     columns: list[Column | None]
 
 
+NESTED = ("tags", "attempts")
+_PLACES = {name: place for place, name in enumerate(FIELDS)}
 _DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(FinishedJob)}
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -75,8 +77,8 @@ class Chunk:
     def __init__(self, fields: list[Sequence[Any]], data_bytes: int = 0) -> None:
         self._fields = fields
         self.size_bytes = data_bytes + ROW_BYTES * len(fields[0])
-        self.ids: Sequence[int] = fields[FIELDS.index("job_id")]
-        self.indexes: Sequence[int] = fields[FIELDS.index("index")]
+        self.ids: Sequence[int] = self.column("job_id")
+        self.indexes: Sequence[int] = self.column("index")
 
     @classmethod
     def empty(cls) -> Self:
@@ -100,6 +102,10 @@ class Chunk:
         ]
         return cls(fields, len(data))
 
+    def column(self, name: str) -> Sequence[Any]:
+        """A field of all rows."""
+        return self._fields[_PLACES[name]]
+
     def row(self, position: int) -> FinishedJob:
         """Raises MsgspecError for a damaged one."""
         return msgspec.convert([field[position] for field in self._fields], FinishedJob)
@@ -115,13 +121,27 @@ class Chunk:
         """Positions of matching rows with smaller ids."""
         positions: Sequence[int] = range(bisect.bisect_left(self.ids, before_id))
         for name in ("status", "queue", "name"):
-            wanted, values = getattr(query, name), self._fields[FIELDS.index(name)]
+            wanted, values = getattr(query, name), self.column(name)
             if wanted is not None:
                 positions = [each for each in positions if values[each] == wanted]
         if query.tag is not None:
-            tags = self._fields[FIELDS.index("tags")]
+            tags = self.column("tags")
             positions = [each for each in positions if query.tag in tags[each]]
         return positions
+
+
+def gathered(rows: Sequence[tuple[Chunk, int]]) -> Values:
+    """The columns of rows that lie in several chunks, for `encode`."""
+    values: Values = {}
+    for place, name in enumerate(FIELDS):
+        found = [each._fields[place][position] for each, position in rows]
+        # Read as lists, which nothing can look up; as they were, before they were written.
+        values[name] = list(map(_frozen, found)) if name in NESTED else found
+    return values
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def _unpack(name: str, column: Column | None, count: int) -> Sequence[Any]:

@@ -15,6 +15,8 @@ import msgspec
 
 from cluster.history.record import PastEvent
 
+SEQ_BITS = 20  # events of one log entry; an entry has a few thousand commands at most
+EVENTS_HANDED_MAX = 2_000  # in one piece, unless a single entry has more
 EVENTS_PRUNED_MAX = 50_000  # once a minute: hundreds a second, for schedules that skip a lot
 
 SCHEMA = """
@@ -73,6 +75,27 @@ def events(
         (schedule_id, before_seq, limit),
     )
     return [_decode(event) for (event,) in found]
+
+
+def index_of(event: PastEvent) -> int:
+    """The log entry that it comes from."""
+    return event.seq >> SEQ_BITS
+
+
+def events_between(
+    db: sqlite3.Connection, first_index: int, last_index: int, since_ms: int
+) -> tuple[int, list[PastEvent]]:
+    """All events of log entries from the first on, and the entry up to which that is; it is the
+    last one unless there are too many."""
+    sql = "SELECT event FROM schedule_event WHERE seq >= ? AND seq < ? AND at_ms >= ? ORDER BY seq"
+    low, high = first_index << SEQ_BITS, (last_index + 1) << SEQ_BITS
+    found = db.execute(f"{sql} LIMIT ?", (low, high, since_ms, EVENTS_HANDED_MAX + 1)).fetchall()
+    events = [_decode(event) for (event,) in found]
+    if len(events) <= EVENTS_HANDED_MAX:
+        return last_index, events
+    reach = max(index_of(events[0]), index_of(events[-1]) - 1)
+    found = db.execute(sql, (low, (reach + 1) << SEQ_BITS, since_ms)).fetchall()
+    return reach, [_decode(event) for (event,) in found]
 
 
 def prune_runs(

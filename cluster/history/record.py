@@ -13,6 +13,10 @@ class HistoryError(Exception):
     """The history cannot be read or written; the message names the file and the fix."""
 
 
+class HistoryDamagedError(HistoryError):
+    """What is in the file is not what was written; trying again does not help."""
+
+
 class PastAttempt(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One attempt that did not complete the job."""
 

@@ -14,65 +14,86 @@ One `Store` belongs to one thread. Knows nothing of buffers, loops or retention 
 """
 
 import bisect
+import logging
 import sqlite3
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import msgspec
 
-from cluster.history import chunk, occasions
-from cluster.history.chunk import Chunk, Values
+from cluster.history import gaps, occasions
+from cluster.history.chunk import Chunk
 from cluster.history.ended import Ended
-from cluster.history.record import FinishedJob, HistoryError, PastEvent, Query
+from cluster.history.gaps import Gap
+from cluster.history.inserts import BAND_BITS, OTHER_STATUS_BIT, STATUS_BITS, Inserts
+from cluster.history.record import FinishedJob, HistoryDamagedError, HistoryError, PastEvent, Query
+from cluster.history.schema import check, connect, failure, set_aside, transaction
 
-BAND_BITS = 12
-CHUNK_BYTES_MAX = 4 << 20  # encoded; larger ones are halved, so that a reader's memory is bounded
 CACHE_BYTES = 32 << 20
-LABELS_CHARACTERS_MAX = 4096  # a chunk with more different labels than this is always read
 BANDS_PER_PAGE = 32  # a listing looks at no more bands in one go
-SCHEMA_VERSION = 3  # 2: runs and events of schedules; 3: chunks by columns
-APPLICATION_ID = 0x51754F48  # "QuOH"
 
-STATUS_BITS = {"completed": 1, "failed": 2, "cancelled": 4, "skipped": 8}
-OTHER_STATUS_BIT = 16
+log = logging.getLogger("quorate.history")
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS chunk (
-  id INTEGER PRIMARY KEY,
-  band INTEGER NOT NULL,
-  first_id INTEGER NOT NULL,
-  last_id INTEGER NOT NULL,
-  finished_ms INTEGER NOT NULL,
-  statuses INTEGER NOT NULL,
-  labels TEXT,
-  rows BLOB NOT NULL,
-  form INTEGER NOT NULL DEFAULT 1
-);
-CREATE INDEX IF NOT EXISTS chunk_band ON chunk (band);
-CREATE INDEX IF NOT EXISTS chunk_finished ON chunk (finished_ms);
-CREATE TABLE IF NOT EXISTS progress (id INTEGER PRIMARY KEY, index_last INTEGER NOT NULL);
-INSERT OR IGNORE INTO progress VALUES (1, 0);
-"""
 
-# What a file of an earlier release lacks, by the release that brought it.
-UPGRADES = {3: "ALTER TABLE chunk ADD COLUMN form INTEGER NOT NULL DEFAULT 1"}
+class Standing(NamedTuple):
+    """How far the file has come. `index_last`: of any row; `complete_to`: all that entries up to
+    there finished is in the file but for `gaps`, None in a file of an earlier release; `pruned_ms`:
+    what finished before may be gone."""
+
+    index_last: int
+    complete_to: int | None
+    pruned_ms: int
+    gaps: list[Gap]
 
 
 class Store:
     """One connection. Every method may raise HistoryError."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, cache_bytes: int = CACHE_BYTES) -> None:
         self._path = path
-        self._db = _connect(path)
+        self._db = connect(path)
+        self._cache_bytes = cache_bytes
         self._chunks: OrderedDict[int, Chunk] = OrderedDict()
         self._cached_bytes = 0
 
+    @classmethod
+    def repaired(cls, path: Path, now_ms: int) -> Self:
+        """The file, or a new one in place of a broken one: the log and the peers have what was in
+        it, and what nobody has shows as lacking."""
+        try:
+            store = cls(path)
+            try:
+                check(store._db, path)
+            except HistoryError:
+                store.close()
+                raise
+            return store
+        except HistoryDamagedError as error:
+            aside = set_aside(path, now_ms)
+            log.error("%s; it is set aside as %s", error, aside.name)
+            return cls(path)
+
+    @property
+    def db(self) -> sqlite3.Connection:
+        """For what else is done on this connection, by the same thread."""
+        return self._db
+
     def index_last(self) -> int:
         """The highest Raft index whose rows are in the file."""
-        return int(self._read("SELECT index_last FROM progress")[0][0])
+        return self.standing().index_last
+
+    def standing(self) -> Standing:
+        sql = "SELECT index_last, index_known, complete_to, pruned_ms FROM progress"
+        try:
+            index_last, index_known, complete_to, pruned_ms = self._read(sql)[0]
+            if index_known != index_last:
+                complete_to = None  # an earlier release has written since
+            return Standing(index_last, complete_to, pruned_ms, gaps.read(self._db))
+        except sqlite3.Error as error:
+            raise failure(self._path, "read", error) from error
 
     def write(
         self,
@@ -81,29 +102,25 @@ class Store:
         *,
         durable: bool,
         events: Sequence[PastEvent] = (),
+        complete_to: int = 0,
+        new_gaps: Sequence[Gap] = (),
     ) -> None:
-        """Adds jobs in one transaction.
+        """Adds jobs in one transaction, and how far the file has come with them.
 
         With `durable`, this and all earlier transactions are on disk when it returns.
         """
         try:
             self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(self._db):
+                inserts = Inserts(self._db)
                 for start, stop in _bands(ended.ids):
-                    self._insert(ended, start, stop)
+                    inserts.ended(ended, start, stop)
                 occasions.write(self._db, ended.runs(), events)
-                # Written even if unchanged: a commit without a page would not sync the log.
-                self._db.execute(
-                    "UPDATE progress SET index_last = max(index_last, ?)", (index_last,)
-                )
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+                if new_gaps:
+                    gaps.add(self._db, new_gaps)
+                inserts.done(index_last, complete_to)
         except sqlite3.Error as error:
-            raise self._failure("written", error) from error
+            raise failure(self._path, "written", error) from error
 
     def without_known(self, ended: Ended) -> Ended:
         """Leaves out jobs that the file holds already, as they ended here or later."""
@@ -124,7 +141,7 @@ class Store:
         """The latest row of one job."""
         sql = "SELECT id FROM chunk WHERE band = ? AND first_id <= ? AND last_id >= ?"
         chunk_ids = self._read(sql, (job_id >> BAND_BITS, job_id, job_id))
-        latest = _latest([self._chunk(chunk_id) for (chunk_id,) in chunk_ids], job_id)
+        latest = _latest([self.chunk(chunk_id) for (chunk_id,) in chunk_ids], job_id)
         return None if latest is None else self._row(*latest)
 
     def page(
@@ -159,7 +176,7 @@ class Store:
         try:
             ids = occasions.run_ids(self._db, schedule_id, nominal_ms, before_id, limit)
         except sqlite3.Error as error:
-            raise self._failure("read", error) from error
+            raise failure(self._path, "read", error) from error
         found = [self.find(job_id) for job_id in ids]
         return [row for row in found if row is not None]
 
@@ -168,7 +185,7 @@ class Store:
         try:
             return occasions.events(self._db, schedule_id, before_seq, limit)
         except (sqlite3.Error, msgspec.MsgspecError) as error:
-            raise self._failure("read", error) from error
+            raise failure(self._path, "read", error) from error
 
     def prune(self, finished_before_ms: int, chunks_max: int) -> int:
         """Removes up to `chunks_max` chunks whose jobs all finished earlier; returns how many."""
@@ -178,49 +195,29 @@ class Store:
             (finished_before_ms, chunks_max),
         )
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(self._db):
                 self._db.executemany("DELETE FROM chunk WHERE id = ?", [row[:1] for row in chunks])
                 occasions.prune_runs(self._db, [row[1:] for row in chunks], finished_before_ms)
                 occasions.prune_events(self._db, finished_before_ms)
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+                if chunks:
+                    self._db.execute(
+                        "UPDATE progress SET pruned_ms = max(pruned_ms, ?)", (finished_before_ms,)
+                    )
         except sqlite3.Error as error:
-            raise self._failure("pruned", error) from error
+            raise failure(self._path, "pruned", error) from error
         return len(chunks)
+
+    def forget(self) -> None:
+        """Chunks that were read within a transaction which failed are none."""
+        self._chunks.clear()
+        self._cached_bytes = 0
 
     def close(self) -> None:
         self._db.close()
 
-    def _insert(self, ended: Ended, start: int, stop: int) -> None:
-        values = ended.values(start, stop)
-        encoded = chunk.encode(values, stop - start)
-        if len(encoded) > CHUNK_BYTES_MAX and stop - start > 1:
-            middle = (start + stop) // 2
-            self._insert(ended, start, middle)
-            self._insert(ended, middle, stop)
-            return
-        form, blob = chunk.compressed(encoded)
-        self._db.execute(
-            "INSERT INTO chunk (band, first_id, last_id, finished_ms, statuses, labels, rows, form)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                ended.ids[start] >> BAND_BITS,
-                ended.ids[start],
-                ended.ids[stop - 1],
-                max(values["finished_ms"]),
-                *_summary(values),
-                blob,
-                form,
-            ),
-        )
-
     def _band(self, band: int) -> list[Chunk]:
         chunk_ids = self._read("SELECT id FROM chunk WHERE band = ?", (band,))
-        return [self._chunk(chunk_id) for (chunk_id,) in chunk_ids]
+        return [self.chunk(chunk_id) for (chunk_id,) in chunk_ids]
 
     def _newest(self, query: Query, band: int, before_id: int) -> Iterator[tuple[Chunk, int]]:
         """Where the matching rows of a band are, newest first. The band is read as a whole, so that
@@ -240,24 +237,27 @@ class Store:
         try:
             return rows.row(position)
         except msgspec.MsgspecError as error:
-            raise self._failure("decoded", error) from error
+            raise failure(self._path, "decoded", error) from error
 
-    def _chunk(self, chunk_id: int) -> Chunk:
+    def chunk(self, chunk_id: int) -> Chunk:
         """A chunk's rows; none if it was pruned meanwhile."""
         cached = self._chunks.get(chunk_id)
         if cached is not None:
             self._chunks.move_to_end(chunk_id)
             return cached
-        blobs = self._read("SELECT form, rows FROM chunk WHERE id = ?", (chunk_id,))
+        blobs = self._read("SELECT form, rows, sum FROM chunk WHERE id = ?", (chunk_id,))
         if not blobs:
             return Chunk.empty()
+        form, blob, expected = blobs[0]
         try:
-            rows = Chunk.decode(*blobs[0])
+            if expected is not None and zlib.crc32(blob) != expected:
+                raise ValueError(f"chunk {chunk_id} has another checksum")
+            rows = Chunk.decode(form, blob)
         except (zlib.error, msgspec.MsgspecError, ValueError) as error:
-            raise self._failure("decoded", error) from error
+            raise failure(self._path, "decoded", error) from error
         self._chunks[chunk_id] = rows
         self._cached_bytes += rows.size_bytes
-        while self._cached_bytes > CACHE_BYTES:
+        while self._cached_bytes > self._cache_bytes:
             self._cached_bytes -= self._chunks.popitem(last=False)[1].size_bytes
         return rows
 
@@ -265,64 +265,7 @@ class Store:
         try:
             return self._db.execute(sql, arguments).fetchall()
         except sqlite3.Error as error:
-            raise self._failure("read", error) from error
-
-    def _failure(self, verb: str, error: Exception) -> HistoryError:
-        return HistoryError(f"history {self._path} cannot be {verb} ({error}): {_fix(error)}")
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
-    except (OSError, sqlite3.Error) as error:
-        raise HistoryError(
-            f"history {path} cannot be opened ({error}): check the folder and its rights"
-        ) from error
-    try:
-        (application_id,) = db.execute("PRAGMA application_id").fetchone()
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if tables and application_id != APPLICATION_ID:
-            raise HistoryError(f"history {path} is the database of something else: move it away")
-        if version > SCHEMA_VERSION:
-            raise HistoryError(
-                f"history {path} was written by a newer release (format {version}, this one knows "
-                f"{SCHEMA_VERSION}): upgrade this node or move the file away"
-            )
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA journal_size_limit = 67108864")
-        if version < SCHEMA_VERSION:
-            _upgrade(db, version if tables else SCHEMA_VERSION)
-    except sqlite3.Error as error:
-        db.close()
-        raise HistoryError(f"history {path} cannot be opened ({error}): {_fix(error)}") from error
-    except HistoryError:
-        db.close()
-        raise
-    return db
-
-
-def _upgrade(db: sqlite3.Connection, version: int) -> None:
-    """Makes what is missing since that version, all or nothing."""
-    steps = [UPGRADES[later] for later in sorted(UPGRADES) if later > version]
-    db.executescript(
-        f"BEGIN IMMEDIATE; {SCHEMA} {occasions.SCHEMA} {';'.join([*steps, ''])}"
-        f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
-    )
-
-
-def _fix(error: Exception) -> str:
-    text = str(error)
-    if "full" in text or "disk I/O" in text:
-        return "free space on its disk or check the disk"
-    if "locked" in text or "busy" in text:
-        return "another process uses it, end that one"
-    if isinstance(error, sqlite3.OperationalError):
-        return "check the folder, its rights and its disk"
-    return (
-        "the file is damaged, move it away (the jobs finished so far are then unknown to this node)"
-    )
+            raise failure(self._path, "read", error) from error
 
 
 def _bands(ids: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -344,18 +287,6 @@ def _latest(chunks: Sequence[Chunk], job_id: int) -> tuple[Chunk, int] | None:
         if position is not None and rows.indexes[position] > index:
             latest, index = (rows, position), rows.indexes[position]
     return latest
-
-
-def _summary(values: Values) -> tuple[int, str | None]:
-    """The statuses as bits; all queues, names and tags as one text, or None if it is too long."""
-    statuses = 0
-    for status in set(values["status"]):
-        statuses |= STATUS_BITS.get(status, OTHER_STATUS_BIT)
-    labels = {f"q={queue}" for queue in set(values["queue"])}
-    labels |= {f"n={name}" for name in set(values["name"])}
-    labels |= {f"t={tag}" for tags in set(values["tags"]) for tag in tags}
-    text = "\n" + "\n".join(sorted(labels)) + "\n"
-    return statuses, (text if len(text) <= LABELS_CHARACTERS_MAX else None)
 
 
 def _labels_of_query(query: Query) -> Iterator[str]:

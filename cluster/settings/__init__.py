@@ -142,6 +142,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     history_retention_days: Annotated[
         int, Meta(ge=0, le=36_500), _help("how long finished jobs are kept; 0: forever")
     ] = 30
+    history_fetch_mb_per_second: Annotated[
+        float,
+        Meta(ge=0, le=10_000),
+        _help("MiB of finished jobs fetched from other nodes while some are lacking; 0: none are"),
+    ] = 4.0
     backup_folder: Annotated[
         Path | None, _help("folder for backups, the same on all nodes; without it there are none")
     ] = None

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,6 +21,7 @@ from cluster.actors.clockwatch import AskError, ClockWatch
 from cluster.actors.desk import WorkerDesk
 from cluster.actors.dispatcher import Dispatcher
 from cluster.actors.express import Express
+from cluster.actors.fetcher import Fetcher
 from cluster.actors.live import LiveBoard
 from cluster.actors.peerclocks import ClockAnswer
 from cluster.actors.planner import Planner
@@ -33,7 +35,7 @@ from cluster.actors.waiters import Waiters
 from cluster.api import build_app
 from cluster.backup.take import Source
 from cluster.clock import GuardedClock, ManualClock
-from cluster.consensus import Outcome, ReadError, ReadFailure, TransferError
+from cluster.consensus import Outcome, PeerStatus, ReadError, ReadFailure, TransferError
 from cluster.consensus.observe import Health
 from cluster.history import History
 from cluster.machine.apply import apply
@@ -71,6 +73,8 @@ class FakeRaft:
         self.read_failure: ReadFailure | None = None
         self.read_indexes = 0
         self.others: list[str] = []
+        self.peers: list[PeerStatus] = []
+        self.consensus = SimpleNamespace(cluster_id="c1", peers=lambda: self.peers)
         self.members: dict[str, str] = {}
         self.members_epoch = 0
         self.changes: list[tuple[str, ...]] = []
@@ -227,13 +231,14 @@ class FakeNode:
         dispatcher = Dispatcher(raft, self.proposer, self.desk, self.ready)
         self.duties = Supervisor([dispatcher], lambda name: None)
         self.clocks = ClockWatch(raft, self.guarded, nobody_answers, "tzdata 1", "1.0")
+        self.fetcher = Fetcher(raft, self.history, nothing, None, 0)
         express = Express(raft, self.proposer, self.desk, self.ready, dispatcher)
         self.services = Services(
             self.settings, self.guarded, raft, self.proposer, self.desk, self.polls, self.waiters,
             self.live, self.history, self.metrics, self.clocks,
             Planner(raft, self.guarded), Submissions(self.proposer, express),
             Source(nothing, self.history, self.raft.node_id, "1.0", folder),
-            Upgrader(raft, self.proposer, 60.0), Vitals(),
+            Upgrader(raft, self.proposer, 60.0), Vitals(), self.fetcher,
         )  # fmt: skip
         self.app = build_app(self.services)
 

@@ -11,6 +11,7 @@ from cluster.consensus import ReadFailure
 LEVELS = ["stale", "leader", "linearizable"]
 LOCAL = {"/livez", "/readyz", "/metrics", "/docs", "/docs/{file}", "/openapi.json"}
 LOCAL |= {"/v1/cluster/clock/reading", "/v1/debug"}
+LOCAL |= {"/v1/cluster/history", "/v1/cluster/history/piece"}
 T = {"name": "t"}
 
 
@@ -145,6 +146,8 @@ async def test_what_no_history_has_is_unknown_and_nobody_asks_in_circles(pair):
 
 class Nothing:
     """A history that has nothing."""
+
+    is_complete = False
 
     def get(self, job_id):
         return None

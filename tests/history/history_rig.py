@@ -12,7 +12,8 @@ import msgspec
 
 from cluster.history import FinishedJob
 from cluster.history.ended import Ended, spec_bytes
-from cluster.history.store import BAND_BITS, Store
+from cluster.history.inserts import BAND_BITS
+from cluster.history.store import Store
 from cluster.machine import lifecycle
 from cluster.machine.effects import Finished
 from cluster.machine.model import Attempt, JobSpec
@@ -69,9 +70,22 @@ def ended(rows: Sequence[FinishedJob]) -> Ended:
     return Ended.of([(row.index, [finished(row)]) for row in rows])
 
 
+def make_release_3(path: Path) -> None:
+    """Takes from a closed file what it would not have if that release had written it."""
+    db = sqlite3.connect(path)
+    db.executescript("DROP INDEX chunk_place; DROP TABLE gap")
+    for column in ("first_index", "last_index", "jobs", "sum"):
+        db.execute(f"ALTER TABLE chunk DROP COLUMN {column}")
+    for column in ("complete_to", "index_known", "span_max", "pruned_ms", "chunk_last"):
+        db.execute(f"ALTER TABLE progress DROP COLUMN {column}")
+    db.commit()
+    db.close()
+
+
 def write_as_release_2(path: Path, rows: Sequence[FinishedJob]) -> None:
     """A file of the release before: rows one after the other, without the column `form`."""
     Store(path).close()
+    make_release_3(path)
     db = sqlite3.connect(path)
     db.execute("ALTER TABLE chunk DROP COLUMN form")
     db.execute("PRAGMA user_version = 2")

@@ -12,7 +12,8 @@ from history_rig import job, lot
 from cluster.clock import ManualClock
 from cluster.history import FinishedJob, History, HistoryError, PastAttempt, archive
 from cluster.history.ended import Ended
-from cluster.history.store import BAND_BITS, Store
+from cluster.history.inserts import BAND_BITS
+from cluster.history.store import Store
 
 DAY_MS = 86_400_000
 BAND = 1 << BAND_BITS

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from cluster.history import FinishedJob, PastAttempt
 from cluster.history.buffer import Buffer
+from cluster.history.inserts import BAND_BITS
 from cluster.history.record import Query
-from cluster.history.store import BAND_BITS, Store
+from cluster.history.store import Store
 
 NAMES, QUEUES, TAGS, SCHEDULES = ("send", "resize"), ("default", "mail"), ("eu", "us"), ("s", "t")
 QUERIES = [
