@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up check test sim chaos bench peers clean
+.PHONY: help setup demo up check test nightly sim chaos bench peers clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -34,7 +34,10 @@ check: setup  ## ruff, mypy --strict, import rules
 
 test: check  ## the whole test suite: first what runs in one process, then real processes one by one
 	@$(BIN)/python -m pytest -n 2 -m "not e2e"
-	@$(BIN)/python -m pytest -m e2e
+	@$(BIN)/python -m pytest -m "e2e and not nightly"
+
+nightly: setup  ## tests of real processes that take too long for every day: two releases rolled up and down
+	@$(BIN)/python -m pytest -m nightly
 
 sim: setup  ## seeded simulations of whole clusters: SEEDS=1000 make sim
 	@$(BIN)/python -m chaos.sim --jobs 2 --seeds $(or $(SEEDS),100)

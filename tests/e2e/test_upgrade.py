@@ -14,7 +14,7 @@ from cluster.machine.levels import BASE_LEVEL, HIGHEST_LEVEL
 from quorate import Client, Conflict
 from tests.e2e.conftest import FLAGS, TASKS
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.nightly, pytest.mark.timeout(180)]
 
 OLDER = ROOT / "chaos" / "live" / "older_node.py"
 PAUSE_S = 0.05
