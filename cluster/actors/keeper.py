@@ -59,7 +59,8 @@ class Keeper(Actor):
         self._entries_bytes = 0
         self._log: KeptLog | None = None
         self._copies: Copies | None = None
-        self._failing = ""
+        self._sending: asyncio.Task[None] | None = None
+        self._failing: dict[str, str] = {}  # what does not work, and why
         self._not_before = 0.0
         self.counts = dict.fromkeys(
             (
@@ -107,7 +108,10 @@ class Keeper(Actor):
             if self._entries:
                 await self._flush()
             if self._habits.store and loop.time() >= send_at:
-                await self._send()
+                if (
+                    self._sending is None or self._sending.done()
+                ):  # it may take long; the log goes on
+                    self._sending = asyncio.create_task(self._send())
                 send_at = loop.time() + self._habits.store_every_s
             if loop.time() >= look_at:
                 if await self._look(loop.time()):
@@ -115,7 +119,12 @@ class Keeper(Actor):
                 look_at = loop.time() + LOOK_S
             await asyncio.sleep(FLUSH_S)
 
+    def _is_sending(self) -> bool:
+        return self._sending is not None and not self._sending.done()
+
     async def on_stop(self) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
         if self._entries:
             await self._flush()
         if self._log is not None:
@@ -135,11 +144,11 @@ class Keeper(Actor):
         try:
             await asyncio.to_thread(self._log.append, entries)
         except OSError as error:
-            self._tell_failure(f"the log is not kept: {error}")
+            self._tell_failure("log", f"the log is not kept: {error}")
             self._entries[:0] = entries
             self._entries_bytes = sum(len(entry) for _, _, entry in self._entries)
             return
-        self._failing = ""
+        self._failing.pop("log", None)
         self.counts["log_entries_kept"] += len(entries)
 
     def _shelf(self) -> Shelf | None:
@@ -155,16 +164,21 @@ class Keeper(Actor):
             return False
         try:
             fulls = await asyncio.to_thread(shelf.fulls)
-            if fulls and fulls[-1].index >= self.newest_index:
-                self.newest_index, self.newest_ms = fulls[-1].index, fulls[-1].created_ms
-            age_ms = self._clock.now_ms() - self.newest_ms
-            if self.newest_ms and age_ms < self._habits.every_s * 1000:
-                return False
+            newest = max(
+                (fulls[-1].index, fulls[-1].created_ms) if fulls else (0, 0),
+                self._copies.newest if self._copies is not None else (0, 0),
+            )
+            if newest[1]:
+                self.newest_index, self.newest_ms = newest
+                if self._clock.now_ms() - self.newest_ms < self._habits.every_s * 1000:
+                    return False
+            elif self._is_sending():
+                return False  # it will know whether there is one
             await self._back_up(shelf)
         except (BackupError, OSError) as error:
             self.counts["backups_failed"] += 1
             self._not_before = now_s + RETRY_S
-            self._tell_failure(f"no backup: {error}")
+            self._tell_failure("backup", f"no backup: {error}")
             return False
         return True
 
@@ -177,7 +191,7 @@ class Keeper(Actor):
         self.newest_index, self.newest_ms = index, now_ms
         self.counts["backups_written"] += 1
         gone = await asyncio.to_thread(shelf.prune, habits.keep)
-        self._failing = ""
+        self._failing.pop("backup", None)
         log.info("backup at log index %d written; %d old files removed", index, len(gone))
 
     # -- the second place ------------------------------------------------------------------------
@@ -195,17 +209,15 @@ class Keeper(Actor):
                 self._copies = Copies(store)
             copies = self._copies
             await asyncio.to_thread(copies.send, shelf.folder)
-            if copies.newest_index > self.newest_index:  # another node's, in a folder of its own
-                self.newest_index, self.newest_ms = copies.newest_index, copies.newest_ms
             leads, keep = self._raft.is_leader, self._habits.keep
             await asyncio.to_thread(copies.prune, shelf.folder, keep, leads=leads)
-            self._failing = ""
+            self._failing.pop("store", None)
         except Exception as error:  # of whatever library stands behind the address
             self.counts["store_failures"] += 1
-            self._tell_failure(f"nothing is sent to {self._habits.store}: {error!r}")
+            self._tell_failure("store", f"nothing is sent to {self._habits.store}: {error!r}")
 
-    def _tell_failure(self, why: str) -> None:
+    def _tell_failure(self, what: str, why: str) -> None:
         """Once per reason, not once per second."""
-        if why != self._failing:
-            self._failing = why
+        if why != self._failing.get(what):
+            self._failing[what] = why
             log.error("%s (%s); work goes on", why, self._habits.folder)

@@ -72,8 +72,7 @@ class Copies:
         self._store = store
         self._names: dict[tuple[Path, int], str] = {}  # of log files, by their size
         self.sent_total = 0
-        self.newest_index = 0  # of the whole backups in the store
-        self.newest_ms = 0
+        self.newest = (0, 0)  # index and moment (ms) of the newest whole backup in the store
 
     def send(self, folder: Path) -> None:
         """Whatever the folder has and the store has not. A log file should be at its end; one that
@@ -84,10 +83,8 @@ class Copies:
                 self._store.put(path, name)
                 self.sent_total += 1
                 there[name] = size
-        for name in there:
-            match = FULL.fullmatch(name)
-            if match and int(match[1]) >= self.newest_index:
-                self.newest_index, self.newest_ms = int(match[1]), int(match[2])
+        matches = filter(None, map(FULL.fullmatch, there))
+        self.newest = max(((int(match[1]), int(match[2])) for match in matches), default=(0, 0))
 
     def prune(self, folder: Path, keep: int, *, leads: bool) -> None:
         """All but the newest `keep` whole backups goes, and the log that only older ones need: out
