@@ -20,7 +20,7 @@ class RecentLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record)
-        except Exception:
+        except Exception:  # as handlers of `logging` do: a bad log line must hurt nobody
             self.handleError(record)
             return
         if len(line) > LINE_CHARACTERS_MAX:
