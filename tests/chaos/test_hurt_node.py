@@ -84,16 +84,20 @@ def test_a_clock_is_off_by_what_its_file_says(
     assert SystemClock().now_ms() == 700
 
 
-def test_one_bit_flips_and_the_zeros_behind_do_not_matter(tmp_path: Path) -> None:
+@pytest.mark.parametrize("behind", [False, True])
+def test_one_bit_flips_in_what_was_written_or_behind_it(tmp_path: Path, behind: bool) -> None:
     path, content = tmp_path / "file", bytes(range(1, 200)) + bytes(4_000)
-    outcomes = set()
     for seed in range(50):
         path.write_bytes(content)
-        mattered = flip(Random(seed), path)
+        mattered = flip(Random(seed), path, behind)
         now = path.read_bytes()
         changed = [at for at, byte in enumerate(now) if byte != content[at]]
         assert len(changed) == 1
         assert (now[changed[0]] ^ content[changed[0]]).bit_count() == 1
-        assert mattered == (changed[0] < 199)
-        outcomes.add(mattered)
-    assert outcomes == {True, False}
+        assert (changed[0] < 199) == mattered == (not behind)
+
+
+def test_a_file_without_zeros_behind_is_hit_where_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"full")
+    assert flip(Random(1), path, behind=True)

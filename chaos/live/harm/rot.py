@@ -17,6 +17,7 @@ from chaos.live.repair import replaced, started
 
 REFUSED_EXIT = 1
 BEHIND_BYTES = 512  # behind what was written, where a bit may flip without anybody minding
+BEHIND_SHARE = 1 / 8
 
 
 async def journal(field: Field, seconds: float) -> None:
@@ -33,9 +34,10 @@ async def _rot(
 ) -> None:
     # The last node is spared: a new folder lacks the jobs that ended before it.
     node = field.rng.choice(field.cluster.nodes[:-1])
+    behind = field.rng.random() < BEHIND_SHARE  # drawn here: the seed says it, not a file's length
     await node.stop()  # in good order, so that whatever flips was durable and known to be
     path = choose(field.rng, node)
-    matters = path is not None and flip(field.rng, path)
+    matters = path is not None and flip(field.rng, path, behind)
     await asyncio.sleep(seconds)
     told = len(node.log_text())
     if await started(field.cluster, node):
@@ -58,11 +60,12 @@ def _newest_snapshot(rng: Random, node: NodeChild) -> Path | None:
     return max(node.data.glob("snapshots/*.snap"), default=None)
 
 
-def flip(rng: Random, path: Path) -> bool:
-    """Whether the bit is in what was written, not in the zeros behind it."""
+def flip(rng: Random, path: Path, behind: bool) -> bool:
+    """Whether the bit is in what was written, not in the zeros behind it (if it has any)."""
     content = bytearray(path.read_bytes())
     written = len(content.rstrip(b"\0"))
-    at = rng.randrange(min(len(content), written + BEHIND_BYTES))
+    zeros = range(written, min(len(content), written + BEHIND_BYTES))
+    at = rng.choice(zeros if behind and zeros else range(written))
     content[at] ^= 1 << rng.randrange(8)
     path.write_bytes(content)
     return at < written
