@@ -34,6 +34,7 @@ COUNTERS = (
     "quorate_proposed_commands",
     "quorate_assigned_jobs",
 )
+STALL = "quorate_loop_longest_stall_seconds"
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Flow:
     rss_mb: int  # of the largest node
     history_bytes: int
     holds: bool
+    longest_stall_ms: float  # of the leader's loop since its start, a busy machine's part included
     stalls: Latencies = field(default_factory=Latencies)
 
     @property
@@ -91,6 +93,7 @@ class Flow:
             "entries": f"{counts['quorate_proposed_batches'] / thousands:.1f} per 1,000 jobs",
             "fsyncs": f"{counts['quorate_raft_fsyncs'] / thousands:.1f} per 1,000 jobs",
             "node RSS": f"{self.rss_mb} MiB",
+            "leader's longest stall": f"{self.longest_stall_ms:.0f} ms",
         }
 
     def by_thread(self) -> dict[str, str]:
@@ -126,6 +129,9 @@ class Meter:
         after = await counters(self._cluster, self._leader)
         return {name: after.get(name, 0.0) - self._counts.get(name, 0.0) for name in COUNTERS}
 
+    async def longest_stall_ms(self) -> float:
+        return (await counters(self._cluster, self._leader))[STALL] * 1000
+
     async def history_grew_bytes(self) -> int:
         """Once it grows no more: finished jobs are written a little later."""
         before, size = -1, history_bytes(self._leader)
@@ -152,7 +158,7 @@ async def counters(cluster: LocalCluster, node: NodeChild) -> dict[str, float]:
     found = {}
     for line in text.splitlines():
         name, _, value = line.partition(" ")
-        if name in COUNTERS:
+        if name in COUNTERS or name == STALL:
             found[name] = float(value)
     return found
 
@@ -194,6 +200,7 @@ async def end_to_end(cluster: LocalCluster, load: Load) -> Flow:
         max(rss_bytes(node.pid) for node in cluster.nodes) >> 20,
         await meter.history_grew_bytes(),
         holds and await replicas_equal(cluster),
+        await meter.longest_stall_ms(),
     )
 
 
@@ -215,7 +222,8 @@ async def submission(cluster: LocalCluster, load: Load) -> Flow:
     pending = (await by_status(cluster))["pending"] - before["pending"]
     holds = pending == load.jobs and await replicas_equal(cluster)
     memory_mb = max(rss_bytes(node.pid) for node in cluster.nodes) >> 20
-    return Flow(load, seconds, shares, counts, posting.took, memory_mb, 0, holds)
+    stall_ms = await meter.longest_stall_ms()
+    return Flow(load, seconds, shares, counts, posting.took, memory_mb, 0, holds, stall_ms)
 
 
 async def _pass_through(
