@@ -50,6 +50,11 @@ async def work(payload: str | None, ctx: Context) -> str:
 
 
 @app.task()
+async def nothing(payload: str) -> None:
+    """Leaves no line, for rates at which the lines would be the load."""
+
+
+@app.task()
 async def stumble(payload: str, ctx: Context) -> str:
     """Fails at first."""
     return await _run(ctx, WORK_S, fails=ctx.attempt == 1)

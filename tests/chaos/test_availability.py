@@ -151,3 +151,14 @@ async def test_a_load_repeats_what_got_no_answer_elsewhere_and_stops_with_all_an
         if one[1] == other[1]
     )
     assert lost[0] != again[0]
+
+
+async def test_a_counted_load_keeps_numbers_only() -> None:
+    asker = Flaky()
+    made = load.Load(asker, rate=200_000.0, batch=50, is_counted=True)
+    made.start()
+    await asker.enough.wait()
+    await made.stop()
+    made.check()
+    assert made.ids == []
+    assert made.acknowledged == 50 * len({key for _, key in asker.keys})

@@ -20,14 +20,21 @@ RETRIES = {"max_retries": 50, "retry": {"strategy": "fixed", "base_seconds": 0.1
 
 
 class Load:
-    def __init__(self, asker: Asker, rate: float) -> None:
-        """`rate`: jobs a second, of all clients together."""
+    def __init__(
+        self, asker: Asker, rate: float, batch: int = BATCH, *, is_counted: bool = False
+    ) -> None:
+        """`rate`: jobs a second, of all clients together. Counted: of jobs that do nothing the
+        ids are not kept and no run is written down, so that tens of thousands a second can be
+        told from lost ones by their number alone."""
         self._asker = asker
-        self._beat_s = CLIENTS * BATCH / rate
+        self._batch = batch
+        self._is_counted = is_counted
+        self._beat_s = CLIENTS * batch / rate
         self._stopped = False
         self._clients: list[asyncio.Task[None]] = []
         self.accepted_s: list[float] = []  # by the monotonic clock
         self.ids: list[str] = []
+        self.acknowledged = 0  # jobs
         self.repeated = 0
 
     def start(self) -> None:
@@ -60,7 +67,7 @@ class Load:
 
     async def _submit(self, rng: Random, key: str, at: int) -> int:
         """Returns the number of the node that answered."""
-        jobs = [{"name": "work", "payload": f"{key}/{n}", **RETRIES} for n in range(BATCH)]
+        jobs = self._jobs(key)
         urls, path = self._asker.urls, "/v1/jobs/batch"
         while True:
             try:
@@ -75,5 +82,13 @@ class Load:
             if answer.code:
                 raise RuntimeError(f"submission {key} was refused: {answer}")
             self.accepted_s.append(asyncio.get_running_loop().time())
-            self.ids += answer.body["ids"]
+            ids = answer.body["ids"]
+            self.acknowledged += len(ids)
+            if not self._is_counted:
+                self.ids += ids
             return at
+
+    def _jobs(self, key: str) -> list[dict[str, object]]:
+        if self._is_counted:
+            return [{"name": "nothing", "payload": key, **RETRIES}] * self._batch
+        return [{"name": "work", "payload": f"{key}/{n}", **RETRIES} for n in range(self._batch)]

@@ -40,11 +40,15 @@ WAITING_JOBS = 200
 class Rig:
     """A cluster, its load, and one fault."""
 
-    def __init__(self, field: Field, load: Load, ill: Ill) -> None:
+    def __init__(
+        self, field: Field, load: Load, ill: Ill, waiting_jobs: int = WAITING_JOBS
+    ) -> None:
+        """`waiting_jobs`: fewer than so many wait or run when all is well."""
         self._field = field
         self._cluster = field.cluster
         self._load = load
         self._ill = ill
+        self._waiting_jobs = waiting_jobs
         self.windows_s: list[tuple[float, float]] = []
 
     async def strike(self) -> None:
@@ -80,7 +84,7 @@ class Rig:
 
         async def served() -> bool:
             counts = (await self._cluster.get("/v1/stats"))["jobs_by_status"]
-            return bool(counts["pending"] + counts["running"] < WAITING_JOBS)
+            return bool(counts["pending"] + counts["running"] < self._waiting_jobs)
 
         await self._cluster.until(served, "few jobs to wait", PATIENCE_S)
 

@@ -1,6 +1,7 @@
 """A cluster under a steady load, a fault every half minute, and what its nodes take of the machine.
 
     python -m chaos.live.soak --minutes 60 --rate 300
+    python -m chaos.live.soak --minutes 60 --rate 25000 --batch 500 --counted
     python -m chaos.live.soak --judge soak.csv --plot soak.svg      # once more what was written
 
 Fails if anything grows after the warm-up (verdict.py has the rule), or a job was lost or doubled.
@@ -17,6 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from chaos.live.availability.load import BATCH
 from chaos.live.soak.plot import plot
 from chaos.live.soak.run import soak
 from chaos.live.soak.sample import Sample, read
@@ -30,6 +32,11 @@ def main() -> int:
     )  # fmt: skip
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--rate", type=float, default=300.0, help="jobs a second")
+    parser.add_argument("--batch", type=int, default=BATCH, help="jobs in a request")
+    parser.add_argument(
+        "--counted", action="store_true",
+        help="jobs that do nothing, told from lost ones by their number: for thousands a second",
+    )  # fmt: skip
     parser.add_argument("--fault-every", type=float, default=30.0, help="seconds")
     parser.add_argument("--sample-every", type=float, default=5.0, help="seconds")
     parser.add_argument("--seed", type=int, default=1)

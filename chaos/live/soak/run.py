@@ -17,7 +17,7 @@ from chaos.live.asking import Asker
 from chaos.live.availability.figures import outcome
 from chaos.live.availability.ills import Ill
 from chaos.live.availability.load import Load
-from chaos.live.availability.measure import SLOTS, Rig
+from chaos.live.availability.measure import SLOTS, WAITING_JOBS, Rig
 from chaos.live.chaos_tasks import FILE_VARIABLE
 from chaos.live.evidence import read_runs
 from chaos.live.harm import Field, disk, kill, pause, restart, transfer, workers
@@ -27,7 +27,10 @@ from chaos.live.soak.sample import take, write_head, write_row
 from cluster.api.forwarding import once
 
 # Keys are forgotten, and snapshots taken, often enough for both to be steady after a minute.
-FLAGS = ["--idempotency-ttl-seconds", "60", "--snapshot-journal-mb", "1"]
+FLAGS = ["--idempotency-ttl-seconds", "60"]
+SLOW_FLAGS = ["--snapshot-journal-mb", "1"]  # some hundred jobs a second write little
+COUNTED_SLOTS = 1_000
+BATCHES_WAITING = 20
 ONE_LIFE = "n1"  # is never killed, so that one process is watched all the time
 
 
@@ -58,15 +61,19 @@ async def soak(arguments: argparse.Namespace, folder: Path) -> list[str]:
     runs_file = folder / "runs"
     async with AsyncExitStack() as stack:
         env = {FILE_VARIABLE: str(runs_file)}
+        flags = FLAGS + ([] if arguments.counted else SLOW_FLAGS)
         cluster = await stack.enter_async_context(
-            LocalCluster(folder, 3, FLAGS, env, program=PROGRAM)
+            LocalCluster(folder, 3, flags, env, program=PROGRAM)
         )
         session = await stack.enter_async_context(
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), middlewares=(once,))
         )
         for worker in ("w1", "w2"):
-            await cluster.worker(worker, TASKS, slots=SLOTS)
-        load = Load(Asker(session, [node.url for node in cluster.nodes]), arguments.rate)
+            await cluster.worker(worker, TASKS, slots=COUNTED_SLOTS if arguments.counted else SLOTS)
+        load = Load(
+            Asker(session, [node.url for node in cluster.nodes]),
+            arguments.rate, arguments.batch, is_counted=arguments.counted,
+        )  # fmt: skip
         field = Field(cluster, Random(f"soak/{arguments.seed}"))
         file = stack.enter_context(arguments.csv.open("w", newline=""))
         load.start()
@@ -75,9 +82,14 @@ async def soak(arguments: argparse.Namespace, folder: Path) -> list[str]:
         completed = await Rig(field, load, ILLS["leader paused"]).finished()
         sampling.cancel()
         await asyncio.wait([sampling])
-    lost, doubled, again = outcome(load.ids, read_runs(runs_file), completed)
     print(f"{strikes.total()} faults: {', '.join(f'{n} {c}' for n, c in sorted(strikes.items()))}")
-    print(f"{len(load.ids)} jobs acknowledged, {lost} lost, {doubled} doubled, {again} ran again")
+    told = f"{load.acknowledged} jobs acknowledged, {completed} completed"
+    if arguments.counted:
+        lost, doubled = max(load.acknowledged - completed, 0), max(completed - load.acknowledged, 0)
+    else:
+        lost, doubled, again = outcome(load.ids, read_runs(runs_file), completed)
+        told += f", {again} ran again"
+    print(f"{told}, {lost} lost, {doubled} doubled")
     return [f"{lost} jobs lost, {doubled} doubled; see {folder}"] if lost or doubled else []
 
 
@@ -97,13 +109,14 @@ async def _strike(
 ) -> Counter[str]:
     """Until the minutes are over. All kinds in turn, in an order that is drawn for each round."""
     strikes: Counter[str] = Counter()
+    waiting_jobs = max(WAITING_JOBS, BATCHES_WAITING * arguments.batch)
     until_s = time.monotonic() + arguments.minutes * 60
     queue: list[str] = []
     while time.monotonic() + arguments.fault_every < until_s:
         queue = queue or field.rng.sample(sorted(ILLS), len(ILLS))
         name = queue.pop()
         next_s = time.monotonic() + arguments.fault_every
-        await Rig(field, load, ILLS[name]).strike()
+        await Rig(field, load, ILLS[name], waiting_jobs).strike()
         strikes[name] += 1
         if sampling.done():
             sampling.result()
