@@ -63,6 +63,11 @@ class Outbox:
         self._report_timer: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Event | None = None
 
+    @property
+    def is_owed(self) -> bool:
+        """Results were sent and are not acknowledged."""
+        return bool(self._unacked)
+
     # -- filling -------------------------------------------------------------------------------
 
     def done(self, key: Key, output: bytes | None, log: str | None) -> None:

@@ -14,15 +14,16 @@ import msgspec
 
 from ..errors import WorkerRefused
 from . import frames
+from .finder import CONNECT_SECONDS, LeaderFinder
 from .link import Desk, LinkLost
 
 logger = logging.getLogger("quorate.worker")
 
-CONNECT_SECONDS = 3.0
 REGISTER_SECONDS = 5.0
 BACKOFF_FIRST_SECONDS = 0.05
 BACKOFF_MAX_SECONDS = 2.0
 LEAVE_SECONDS = 3.0
+DOUBT_SECONDS = 0.5
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 TRANSIENT_ERRORS = frozenset({"try_again", "not_leader", "no_quorum", "overloaded", "draining"})
 
@@ -32,7 +33,7 @@ class StreamLink:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._hint: str | None = None
+        self._finder = LeaderFinder(desk.nodes)
         self._session: aiohttp.ClientSession | None = None
         self._ttl_seconds = 10.0
         self._received_at = 0.0
@@ -44,6 +45,7 @@ class StreamLink:
         self._left = asyncio.Event()
         self._registered = False
         self._trouble = ""
+        self._closing: set[asyncio.Task[bool]] = set()
 
     # -- lifetime ------------------------------------------------------------------------------
 
@@ -51,10 +53,11 @@ class StreamLink:
         """See Link."""
         tries = 0
         async with aiohttp.ClientSession() as self._session:
+            self._finder.session = self._session
             while not self._left.is_set():
                 self._registered = False
                 try:
-                    await self._serve(await self._leader())
+                    await self._serve(await self._finder.leader())
                 except (LinkLost, aiohttp.ClientError, TimeoutError, OSError) as error:
                     if self._leaving:
                         break
@@ -62,6 +65,7 @@ class StreamLink:
                 tries = 0 if self._registered else tries + 1
                 pause = min(BACKOFF_MAX_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(tries, 8))
                 await asyncio.sleep(random.uniform(pause / 4, pause))
+            await asyncio.gather(*self._closing, return_exceptions=True)
         self._left.set()
 
     def _report(self, trouble: str) -> None:
@@ -84,40 +88,6 @@ class StreamLink:
         except TimeoutError:
             logger.warning("left without a goodbye: no node answered")
 
-    # -- finding the leader --------------------------------------------------------------------
-
-    async def _leader(self) -> str:
-        """The URL of the node to connect to: the last hint, else what the nodes say."""
-        hint, self._hint = self._hint, None
-        if hint is not None:
-            return hint
-        nodes = list(self._desk.nodes)
-        random.shuffle(nodes)
-        reachable: str | None = None
-        for node in nodes:
-            try:
-                leader = await self._ask_leader(node)
-            except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-                continue
-            if leader is not None:
-                return leader
-            reachable = node
-        if reachable is None:
-            raise LinkLost(f"none of {', '.join(self._desk.nodes)} answers")
-        return reachable  # it does not know a leader, but may be one by the time we are there
-
-    async def _ask_leader(self, node: str) -> str | None:
-        assert self._session is not None
-        timeout = aiohttp.ClientTimeout(total=CONNECT_SECONDS)
-        async with self._session.get(f"{node}/v1/cluster", timeout=timeout) as answer:
-            view = msgspec.json.decode(await answer.read())
-        leader = view.get("leader") if isinstance(view, dict) else None
-        if isinstance(leader, dict):
-            leader = leader.get("http")
-        if not isinstance(leader, str) or not leader:
-            return None
-        return (leader if "://" in leader else f"http://{leader}").rstrip("/")
-
     # -- one connection ------------------------------------------------------------------------
 
     async def _serve(self, url: str) -> None:
@@ -136,15 +106,21 @@ class StreamLink:
             raise LinkLost(f"{url} does not lead ({error.status})") from error
         try:
             await self._register(socket, url)
-            await self._converse(socket)
+            await self._converse(socket, url)
         finally:
-            await socket.close()
+            self._close(socket)
+
+    def _close(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        """Without waiting: a node that says nothing does not say goodbye either."""
+        closing = asyncio.get_running_loop().create_task(socket.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     def _learn(self, error: aiohttp.WSServerHandshakeError) -> None:
         """A node that does not lead may name the one that does."""
         leader = error.headers.get("X-Quorate-Leader", "") if error.headers else ""
         if leader.startswith("http"):
-            self._hint = leader.rstrip("/")
+            self._finder.hint = leader.rstrip("/")
 
     async def _register(self, socket: aiohttp.ClientWebSocketResponse, url: str) -> None:
         desk, identity = self._desk, self._desk.identity
@@ -174,12 +150,13 @@ class StreamLink:
         logger.info("worker %s serves %s", answer.worker_id, url)
         desk.on_registered()
 
-    async def _converse(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    async def _converse(self, socket: aiohttp.ClientWebSocketResponse, url: str) -> None:
         loop = asyncio.get_running_loop()
         parts = [
             loop.create_task(self._read(socket)),
             loop.create_task(self._write(socket)),
             loop.create_task(self._watch()),
+            loop.create_task(self._doubt(url)),
         ]
         try:
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
@@ -203,7 +180,7 @@ class StreamLink:
         if isinstance(frame, frames.Error):
             self._refused(frame)
         if isinstance(frame, frames.Moved):
-            self._hint = frame.leader.rstrip("/") if frame.leader else None
+            self._finder.hint = frame.leader.rstrip("/") if frame.leader else None
             raise LinkLost("the node leads no longer")
         return frame
 
@@ -266,3 +243,23 @@ class StreamLink:
             if loop.time() - self._sent_at >= self._ttl_seconds / 4:
                 self._heartbeat_due = True
                 self._desk.outbox.wake.set()
+
+    async def _doubt(self, url: str) -> None:
+        """Asks the others who leads when this node owes an answer and says nothing.
+
+        A host that vanished closes no connection, and the TTL is long: jobs that the next leader
+        has would wait for it. Nothing is done on a doubt alone."""
+        loop, outbox = asyncio.get_running_loop(), self._desk.outbox
+        pause_s, owed, heard_at = DOUBT_SECONDS, False, 0.0
+        while True:
+            await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
+            is_silent = owed and outbox.is_owed and heard_at == self._received_at
+            owed, heard_at = outbox.is_owed, self._received_at
+            # A node speaks every third of the TTL even when there is nothing to say.
+            is_silent |= loop.time() - heard_at > self._ttl_seconds / 3 + DOUBT_SECONDS
+            if not is_silent:
+                pause_s = DOUBT_SECONDS
+                continue
+            if await self._finder.another_leads(url):
+                raise LinkLost(f"{url} says nothing and another node leads")
+            pause_s = min(pause_s * 1.5, self._ttl_seconds / 4)

@@ -326,3 +326,46 @@ async def test_leaving_lets_running_jobs_finish(
     assert await first.result(5) == "done"
     assert fake.status(int(second.id)) == "pending"
     assert link.frames[-1] == ["bye"]
+
+
+async def test_a_leader_that_vanished_is_left_for_the_one_that_others_follow(
+    fake: FakeCluster, app: Scheduler, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quorate.worker.stream.DOUBT_SECONDS", 0.05)
+    fake.ttl_seconds = 600.0
+    await start_worker(app)
+    fake.acking = False
+    handle = await app.submit("simulate")
+    link = fake.workers["w1"]
+    await fake.until(lambda: [frame for frame in link.frames if frame[0] == "done"])
+    fake.silent = True
+    asked = await asks(fake, 2)
+    assert fake.workers["w1"] is link  # all follow it: it is slow, not gone
+    fake.leader, fake.acking = 1, True
+    assert (await handle.wait(5)).status == "completed"
+    assert fake.workers["w1"] is not link
+    assert len(fake.requests) > asked
+
+
+async def test_an_idle_worker_asks_about_a_node_that_is_silent(
+    fake: FakeCluster, app: Scheduler, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quorate.worker.stream.DOUBT_SECONDS", 0.05)
+    fake.ttl_seconds, fake.silent = 3.0, True
+    await start_worker(app)
+    link = fake.workers["w1"]
+    await asks(fake, 2)
+    assert fake.workers["w1"] is link
+    assert link.socket is not None
+
+
+async def asks(fake: FakeCluster, times: int) -> int:
+    """Until nodes were asked so often from now on who leads; all requests until then."""
+    before = len(fake.requests)
+
+    def asked() -> bool:
+        paths = [path for _, path, _ in fake.requests[before:]]
+        return paths.count("/v1/cluster") >= times
+
+    await fake.until(asked)
+    return len(fake.requests)
