@@ -35,6 +35,7 @@ class Load:
         self.accepted_s: list[float] = []  # by the monotonic clock
         self.ids: list[str] = []
         self.acknowledged = 0  # jobs
+        self.is_held_back = False  # set by who sees that jobs come faster than they are run
         self.repeated = 0
 
     def start(self) -> None:
@@ -61,8 +62,9 @@ class Load:
         asked = 0
         while not self._stopped:
             await asyncio.sleep(beat_s - loop.time())
-            asked += 1
-            at = await self._submit(rng, f"a{number}.{asked}", at)
+            if not self.is_held_back:
+                asked += 1
+                at = await self._submit(rng, f"a{number}.{asked}", at)
             beat_s += self._beat_s * max(1, -(-(loop.time() - beat_s) // self._beat_s))
 
     async def _submit(self, rng: Random, key: str, at: int) -> int:

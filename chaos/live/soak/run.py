@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import time
 from collections import Counter
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from random import Random
 from typing import TextIO
@@ -30,7 +30,9 @@ from cluster.api.forwarding import once
 FLAGS = ["--idempotency-ttl-seconds", "60"]
 SLOW_FLAGS = ["--snapshot-journal-mb", "1"]  # some hundred jobs a second write little
 COUNTED_SLOTS = 1_000
-BATCHES_WAITING = 20
+BATCHES_WAITING = 20  # fewer, and all is well
+BATCHES_AHEAD = 10  # more, and clients are held back
+WATCH_S = 0.1
 ONE_LIFE = "n1"  # is never killed, so that one process is watched all the time
 
 
@@ -76,14 +78,18 @@ async def soak(arguments: argparse.Namespace, folder: Path) -> list[str]:
         )  # fmt: skip
         field = Field(cluster, Random(f"soak/{arguments.seed}"))
         file = stack.enter_context(arguments.csv.open("w", newline=""))
+        began_s = time.monotonic()
         load.start()
+        holding = asyncio.create_task(_hold_back(cluster, load, BATCHES_AHEAD * arguments.batch))
         sampling = asyncio.create_task(_sample(cluster, file, arguments.sample_every))
         strikes = await _strike(field, load, arguments, sampling)
+        rate = load.acknowledged / (time.monotonic() - began_s)
         completed = await Rig(field, load, ILLS["leader paused"]).finished()
-        sampling.cancel()
-        await asyncio.wait([sampling])
+        for task in (sampling, holding):
+            task.cancel()
+        await asyncio.wait([sampling, holding])
     print(f"{strikes.total()} faults: {', '.join(f'{n} {c}' for n, c in sorted(strikes.items()))}")
-    told = f"{load.acknowledged} jobs acknowledged, {completed} completed"
+    told = f"{load.acknowledged} jobs acknowledged ({rate:.0f}/s), {completed} completed"
     if arguments.counted:
         lost, doubled = max(load.acknowledged - completed, 0), max(completed - load.acknowledged, 0)
     else:
@@ -91,6 +97,15 @@ async def soak(arguments: argparse.Namespace, folder: Path) -> list[str]:
         told += f", {again} ran again"
     print(f"{told}, {lost} lost, {doubled} doubled")
     return [f"{lost} jobs lost, {doubled} doubled; see {folder}"] if lost or doubled else []
+
+
+async def _hold_back(cluster: LocalCluster, load: Load, ahead_jobs: int) -> None:
+    """A busy machine lowers the rate; it does not fill the queue."""
+    while True:
+        with suppress(TimeoutError):
+            counts = (await cluster.get("/v1/stats"))["jobs_by_status"]
+            load.is_held_back = counts["pending"] > max(ahead_jobs, WAITING_JOBS)
+        await asyncio.sleep(WATCH_S)
 
 
 async def _sample(cluster: LocalCluster, file: TextIO, every_s: float) -> None:
