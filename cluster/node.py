@@ -26,6 +26,7 @@ from cluster.actors.express import Express
 from cluster.actors.fetcher import Fetcher
 from cluster.actors.janitor import Janitor
 from cluster.actors.keeper import Habits, Keeper
+from cluster.actors.leaderwatch import LeaderWatch
 from cluster.actors.live import LiveBoard
 from cluster.actors.planner import Planner
 from cluster.actors.polls import PollDesk
@@ -125,6 +126,7 @@ class Node:
             self._consensus_config(support), clock, settings.advertise_http, support=support
         )
         self.raft.on_level(self._level_mark.reached)
+        self.leader_watch = LeaderWatch(self.raft)
         self.ready_queues = ReadyQueues()
         self.metrics = Metrics(lambda: self.raft.state, self._gauges)
         self.vitals = Vitals(
@@ -228,6 +230,7 @@ class Node:
         raft = self.raft
         gauges: dict[str, float] = {
             "raft_is_leader": raft.is_leader,
+            "no_leader_seconds": self.leader_watch.without_s(),
             "raft_term": raft.consensus.term,
             "raft_commit_index": raft.commit_index,
             "raft_applied_index": raft.applied_index,
@@ -324,6 +327,7 @@ class Node:
         observe_timer(self.raft.consensus, self.vitals.loop.on_timer)
         self.vitals.watch()  # not before: what is read from disk at the start takes its time
         self.archivist.settle()
+        self.leader_watch.start()
         self.watches.start()
         try:
             await self._serve()
@@ -382,6 +386,7 @@ class Node:
             return
         self._started = False
         await self.drain()
+        self.leader_watch.stop()
         await self._stop_serving()
         await self.leader_duties.stopped()
         await self.watches.stopped()
