@@ -16,7 +16,7 @@ import msgspec
 from cluster.clock import Clock
 from cluster.consensus import Consensus, ConsensusConfig, Outcome, Role
 from cluster.consensus.members import Standing
-from cluster.consensus.observe import Health, health_of
+from cluster.consensus.observe import Health, applied_members, health_of
 from cluster.machine import snapshot as machine_snapshot
 from cluster.machine.apply import Strictness, apply
 from cluster.machine.commands import decode_batch
@@ -331,6 +331,13 @@ class RaftState:
     def members_epoch(self) -> int:
         """How often the members have changed, as far as this node knows."""
         return self.consensus.members().epoch
+
+    def folders(self) -> tuple[int, set[str]]:
+        """The data folders of all members, and of those that were removed: no other cluster has
+        one of them. With the epoch of the members as of what is applied here."""
+        members = applied_members(self.consensus)
+        found = {member.folder for member in members.members} | {f for _, f in members.removed}
+        return members.epoch, found - {""}
 
     def levels(self) -> list[MemberLevels]:
         """What the members told about the feature levels they know, this one among them."""

@@ -50,6 +50,7 @@ class KeptLog:
         self._folder = folder
         self._writer = writer or secrets.token_hex(8)
         self._file = -1
+        self._path = folder
         self._size = 0
 
     def append(self, entries: list[tuple[int, int, bytes]]) -> None:
@@ -62,21 +63,21 @@ class KeptLog:
             _write_all(self._file, data)
             os.fdatasync(self._file)
             self._size += len(data)
-            is_gone = os.fstat(self._file).st_nlink == 0
+            is_gone = not self._path.exists()
         except OSError:
             self.close()
             self._writer = secrets.token_hex(8)  # the same entries come again
             raise
         if is_gone or self._size >= FILE_BYTES:
             self.close()
-        if is_gone:  # a leader took it for an old one
+        if is_gone:  # a leader took it for an old one, or somebody moved the shelf away
             self.append(entries)
 
     def _open(self, index: int) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"log-{index:020d}-{self._writer}.kept"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._file, self._size = os.open(path, flags, 0o600), 0
+        self._file, self._path, self._size = os.open(path, flags, 0o600), path, 0
         _write_all(self._file, MAGIC)
         folder = os.open(self._folder, os.O_RDONLY)
         try:

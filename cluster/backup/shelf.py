@@ -2,6 +2,7 @@
 
     <folder>/<cluster id>/full-<index>-<created ms>.tar
     <folder>/<cluster id>/log-<first index>-<life of a node>.kept
+    <folder>/<cluster id>/life.json         whose it is, see `life`
 
 A restored cluster has another id, so it never writes between the files of the one it came from.
 """
@@ -13,7 +14,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from .life import MARK
 from .logs import kept_files, last_index, needed
+from .whole import replace_file
 
 LEFT_S = 3_600.0  # a file that was not written to for so long is perhaps a dead life's last
 FULL = re.compile(r"full-(\d{20})-(\d{14})\.tar")
@@ -33,6 +36,33 @@ class Shelf:
 
     def __init__(self, folder: Path, cluster_id: str) -> None:
         self.folder = folder / cluster_id
+
+    @property
+    def where(self) -> str:
+        return str(self.folder)
+
+    def mark(self) -> bytes | None:
+        """What whoever began it left here. Raises OSError."""
+        try:
+            return (self.folder / MARK).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def put_mark(self, data: bytes) -> None:
+        """Raises OSError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        replace_file(self.folder / MARK, [data])
+
+    def reach(self, *, exact: bool) -> int:
+        """The highest log index of which there is anything, 0 if there is nothing; if it need not
+        be `exact`, as the names say, which know no end of kept log. Raises OSError."""
+        fulls = self.fulls()
+        files = kept_files(self.folder) if self.folder.is_dir() else []
+        newest = files[-1] if files else None
+        ends = [fulls[-1].index if fulls else 0, newest.first if newest is not None else 0]
+        if exact and newest is not None:
+            ends.append(last_index(newest.path))
+        return max(ends)
 
     def path_for(self, index: int, created_ms: int) -> Path:
         return self.folder / f"full-{index:020d}-{created_ms:014d}.tar"

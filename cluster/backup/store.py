@@ -3,6 +3,7 @@
 
     <address>/<cluster id>/full-<index>-<created ms>.tar
     <address>/<cluster id>/log-<first index>-<last index>-<life of a node>.kept
+    <address>/<cluster id>/life.json
 
 Objects are written whole and never changed. One that was cut off has another size than its file and
 is sent again; a reader notices it by its checksums.
@@ -16,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from .bundle import BackupError
+from .life import MARK
 from .logs import NAME as LOG
 from .logs import last_index
 from .shelf import FULL
 
+NO_LOG = float("inf")
 EXTRA = "pip install 'quorate[stores]'"
 
 
@@ -52,6 +55,31 @@ class Store:
             return {}
         return {one["name"].rsplit("/", 1)[-1]: one["size"] or 0 for one in found}
 
+    @property
+    def where(self) -> str:
+        return self.address
+
+    def mark(self) -> bytes | None:
+        """What whoever began it left here."""
+        self._files.invalidate_cache()
+        try:
+            found: bytes = self._files.cat_file(f"{self._root}/{MARK}")
+        except FileNotFoundError:
+            return None
+        return found
+
+    def put_mark(self, data: bytes) -> None:
+        self._files.makedirs(self._root, exist_ok=True)
+        self._files.pipe_file(f"{self._root}/{MARK}", data)
+
+    def reach(self, *, exact: bool) -> int:
+        """The highest log index of which there is anything, 0 if there is nothing. The names of
+        objects are always exact."""
+        names = self.sizes()
+        fulls = [_full_index(name) for name in names if FULL.fullmatch(name)]
+        logs = [int(_last(name)) for name in names if _last(name) != NO_LOG]
+        return max(fulls + logs, default=0)
+
     def put(self, path: Path, name: str) -> None:
         self._files.makedirs(self._root, exist_ok=True)
         self._files.put_file(str(path), f"{self._root}/{name}")
@@ -69,33 +97,39 @@ class Copies:
     """Brings the files of a shelf's folder into a store, and takes out what nobody needs."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self.store = store
         self._names: dict[tuple[Path, int], str] = {}  # of log files, by their size
         self.sent_total = 0
+        self.is_listed = False  # `newest` is what is there
         self.newest = (0, 0)  # index and moment (ms) of the newest whole backup in the store
 
     def send(self, folder: Path) -> None:
         """Whatever the folder has and the store has not. A log file should be at its end; one that
         is not is sent as it is, and once more when it has grown. Raises what the library raises."""
-        there = self._store.sizes()
+        there = self.store.sizes()
+        self._note_newest(there)
         for path, name, size in self._files(folder):
             if there.get(name) != size:
-                self._store.put(path, name)
+                self.store.put(path, name)
                 self.sent_total += 1
                 there[name] = size
-        matches = filter(None, map(FULL.fullmatch, there))
+        self._note_newest(there)
+
+    def _note_newest(self, names: Iterable[str]) -> None:
+        matches = filter(None, map(FULL.fullmatch, names))
+        self.is_listed = True
         self.newest = max(((int(match[1]), int(match[2])) for match in matches), default=(0, 0))
 
     def prune(self, folder: Path, keep: int, *, leads: bool) -> None:
         """All but the newest `keep` whole backups goes, and the log that only older ones need: out
         of the folder, and by the leader out of the store. Raises what the library raises."""
-        names = self._store.sizes()
+        names = self.store.sizes()
         fulls = sorted(name for name in names if FULL.fullmatch(name))
         if len(fulls) < keep:
             return
         oldest = fulls[-keep]
         if leads:
-            self._store.remove([name for name in names if _is_old(name, oldest)])
+            self.store.remove([name for name in names if _is_old(name, oldest)])
         for path, name, _ in self._files(folder):
             if _is_old(name, oldest):
                 path.unlink(missing_ok=True)
@@ -138,7 +172,7 @@ def _full_index(name: str) -> int:
 def _last(name: str) -> float:
     """The last entry in a log object; what is none is never old."""
     parts = name.split("-")
-    return int(parts[2]) if LOG.fullmatch(name) and len(parts) == 4 else float("inf")
+    return int(parts[2]) if LOG.fullmatch(name) and len(parts) == 4 else NO_LOG
 
 
 def fetched(text: str, folder: Path) -> Path:

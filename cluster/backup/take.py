@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -18,6 +17,7 @@ from cluster.machine.state import State
 from .bundle import BackupError, measure, stream
 from .manifest import HISTORY, STATE, Manifest, Part
 from .past import write_history
+from .whole import replace_file
 
 
 @dataclass
@@ -88,15 +88,5 @@ def _measure(files: dict[str, BinaryIO]) -> dict[str, Part]:
 
 def write_file(taken: Taken, path: Path) -> None:
     """The backup as a file that appears whole or not at all, durably. Raises OSError."""
-    temporary = path.with_name(path.name + ".part")
-    with closing(taken), temporary.open("wb") as file:
-        for piece in taken.pieces():
-            file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with closing(taken):
+        replace_file(path, taken.pieces())

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .consensus import Consensus
+from .members import NOBODY, Members
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,12 @@ def health_of(consensus: Consensus) -> Health:
         core.config.disk_stall_ms,
         receiver is not None and receiver.is_receiving,
     )
+
+
+def applied_members(consensus: Consensus) -> Members:
+    """The configuration as of what this node has applied: committed, but perhaps an old one."""
+    core = consensus._core
+    return core.roster.at(core.engine.applied_index()) if core is not None else NOBODY
 
 
 def observe_timer(consensus: Consensus, listener: Callable[[float], None]) -> None:

@@ -12,7 +12,8 @@ from consensus_helpers import SMALL, ListMachine, entries, running, until
 from consensus_world import World, command
 
 from cluster.consensus import Consensus
-from cluster.consensus.observe import Health, health_of, observe_timer
+from cluster.consensus.members import NOBODY
+from cluster.consensus.observe import Health, applied_members, health_of, observe_timer
 
 MakeWorld = Callable[..., World]
 
@@ -88,3 +89,18 @@ async def test_a_timer_tells_when_it_was_due(tmp_path: Path) -> None:
         )
         await until(lambda: len(late_s) > 3)
         assert all(-0.01 < late <= time.monotonic() - began_s for late in late_s)
+
+
+async def test_the_members_that_are_applied_have_the_folders_of_this_life(tmp_path: Path) -> None:
+    def folders(cluster: Any) -> set[frozenset[str]]:
+        found = [applied_members(node.consensus).members for node in cluster.nodes]
+        return {frozenset(member.folder for member in members) for members in found}
+
+    lives = []
+    for life in ("first", "second"):
+        async with running(tmp_path / life, 3, **SMALL) as cluster:
+            await until(lambda: len(folders(cluster)) == 1 and "" not in min(folders(cluster)))
+            lives.append(min(folders(cluster)))
+    assert len(lives[0] | lives[1]) == 6
+    shell = Consensus(cluster.nodes[0].config, ListMachine(), lambda *role: None)
+    assert applied_members(shell) == NOBODY

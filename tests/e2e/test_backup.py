@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,28 @@ async def fill(cluster: LocalCluster, client: Client) -> dict[str, str]:
         "first": plain[0].id,
         "last": plain[-1].id,
     }
+
+
+def files_of(folders: list[Path]) -> dict[Path, bytes]:
+    found = (path for folder in folders for path in folder.rglob("*") if path.is_file())
+    return {path: path.read_bytes() for path in found}
+
+
+async def began_anew(lost: LocalCluster, places: list[Path]) -> None:
+    """The mistake that a lost cluster invites: its nodes are started with empty folders. They have
+    its name, and leave its backups alone."""
+    for node in lost.nodes:
+        shutil.rmtree(node.data)
+    before = files_of(places)
+    await lost.start_nodes()
+
+    async def refused() -> bool:
+        pages = [(await lost.request("GET", "/metrics", node))[1] for node in lost.nodes]
+        return all("keeper_shelf_refused 1" in page for page in pages)
+
+    await lost.until(refused, "the shelf to be refused")
+    await lost.kill_all_nodes()
+    assert files_of(places) == before
 
 
 async def test_a_new_cluster_begins_with_all_that_the_old_one_had(tmp_path: Path) -> None:
@@ -133,6 +156,7 @@ async def test_a_restore_goes_on_from_a_backup_to_any_later_moment(tmp_path: Pat
 
         await old.until(kept, "the log to be kept")
         await old.kill_all_nodes()
+        await began_anew(old, [shelf, store])
     (folder,) = store.iterdir()
     (backup,) = folder.glob("full-*.tar")
     new = LocalCluster(tmp_path / "new", flags=FLAGS)
