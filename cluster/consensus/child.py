@@ -73,6 +73,11 @@ def run_child(work: Callable[[], None], error_pipe: int) -> None:
         status = 0
     except BaseException as error:
         with contextlib.suppress(BaseException):
-            os.write(error_pipe, repr(error).encode()[:ERROR_BYTES])
+            os.write(error_pipe, _said(error).encode()[:ERROR_BYTES])
     finally:
         os._exit(status)
+
+
+def _said(error: BaseException) -> str:
+    """What an operator can read of a disk's error, and everything of a mistake of ours."""
+    return str(error) if isinstance(error, OSError) else repr(error)
