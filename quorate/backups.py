@@ -54,9 +54,12 @@ class Backups:
 
     async def put(
         self, url: str, *, history: bool = False, consistency: Consistency | None = None
-    ) -> None:
-        """Sends a backup to `url` with one PUT, as object stores take it by a signed address."""
-        pieces = self._pieces(history, consistency)
+    ) -> dict[str, Any]:
+        """Sends a backup to `url` with one PUT, as object stores take it by a signed address.
+
+        Returns its log `index`, and whether its history is complete (None without history)."""
+        told: dict[str, Any] = {}
+        pieces = self._pieces(history, consistency, told)
         timeout = aiohttp.ClientTimeout(total=None, sock_read=SILENCE_SECONDS)
         try:
             async with self._transport.session().put(url, data=pieces, timeout=timeout) as answer:
@@ -65,8 +68,11 @@ class Backups:
                     raise QuorateError(f"{url} refused the backup: {answer.status} {text}")
         except aiohttp.ClientError as error:
             raise Unavailable(f"the backup did not reach {url}: {error}") from error
+        return told
 
-    async def _pieces(self, history: bool, consistency: Consistency | None) -> AsyncIterator[bytes]:
+    async def _pieces(
+        self, history: bool, consistency: Consistency | None, told: dict[str, Any] | None = None
+    ) -> AsyncIterator[bytes]:
         params = {"history": "true" if history else "false"}
         if consistency is not None:
             params["consistency"] = consistency
@@ -84,6 +90,10 @@ class Backups:
                         response = Response(answer.status, answer.headers, await answer.read())
                         last = refuse(response)
                         continue
+                    if told is not None:
+                        told["index"] = int(answer.headers.get("X-Quorate-Index", 0))
+                        is_lacking = "X-Quorate-History" in answer.headers
+                        told["history_complete"] = not is_lacking if history else None
                     async for piece in answer.content.iter_chunked(PIECE_BYTES):
                         began = True
                         yield piece

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from cluster.api.consistency import confirm
 from cluster.api.errors import ProblemError
-from cluster.api.routing import Call, Consistency, Query, Routes
+from cluster.api.routing import HISTORY_HEADER, Call, Consistency, Query, Routes
 from cluster.backup import BackupError
 from cluster.backup.take import take
 
@@ -49,12 +49,14 @@ async def backup(call: Call[None, BackupQuery]) -> web.StreamResponse:
     except BackupError as error:
         raise ProblemError("backup_failed", str(error)) from None
     manifest = taken.manifest
+    lacking = {HISTORY_HEADER: "incomplete"} if manifest.history_lacks else {}
     with closing(taken):
         response = web.StreamResponse(
             headers={
                 "Content-Type": MEDIA,
                 "X-Quorate-Index": str(manifest.index),
                 "Content-Disposition": f'attachment; filename="quorate-{manifest.index}.tar"',
+                **lacking,
             }
         )
         await response.prepare(call.request)

@@ -22,6 +22,7 @@ from cluster.settings import Settings, SettingsError
 
 from .bundle import BackupError, open_bundle
 from .logs import Target
+from .manifest import Manifest
 from .restore import Restored, restore, verify
 from .revive import IDS_SKIPPED
 from .store import fetched, fetched_log, listed
@@ -53,6 +54,8 @@ def _done(args: argparse.Namespace, node_flags: list[str], folder: Path) -> Any:
     bounds = _bounds(args) if settings is not None else None
     with open_bundle(fetched(args.file, folder)) as bundle:
         told: dict[str, Any] = {"manifest": msgspec.to_builtins(bundle.manifest)}
+        if bundle.manifest.history_lacks:
+            print(f"quorate: {_lacking(bundle.manifest)}", file=sys.stderr)
         if settings is None:
             return told | _figures(verify(bundle))
         target = None
@@ -61,6 +64,11 @@ def _done(args: argparse.Namespace, node_flags: list[str], folder: Path) -> Any:
         result = restore(bundle, settings, target, args.skip_ids)
         told |= {"node": settings.advertise, "data": str(settings.data)}
         return told | _figures(result)
+
+
+def _lacking(manifest: Manifest) -> str:
+    stretches = ", ".join(f"{first} to {last}" for first, last in manifest.history_lacks or ())
+    return f"its history lacks finished jobs of log entries {stretches}: its node had not all"
 
 
 class _WrongArgument(ValueError):

@@ -21,7 +21,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """`index` and `term` are the place in the log; times are epoch milliseconds.
 
     The counts are what the node held when the backup was asked for, a little before or after that
-    place: something to look at, not to check against.
+    place: something to look at, not to check against. `history_lacks` are stretches of the log
+    (first and last entry) of whose finished jobs the history has not all; None if there is no
+    history, or the release did not say.
     """
 
     format: int = FORMAT
@@ -35,6 +37,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters: int
     schedules: int
     has_history: bool
+    history_lacks: tuple[tuple[int, int], ...] | None = None
     parts: dict[str, Part]
 
 

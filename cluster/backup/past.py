@@ -5,6 +5,7 @@ Written from what the history answers, not from its file, so that a backup outli
 
 from __future__ import annotations
 
+import sqlite3
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +14,16 @@ from typing import BinaryIO
 import msgspec
 
 from cluster.clock import SystemClock
-from cluster.history import History
+from cluster.history import History, gaps
 from cluster.history.ended import finished_of
+from cluster.history.gaps import Gap
 from cluster.history.record import FinishedJob, HistoryError
+from cluster.history.schema import failure, transaction
+from cluster.history.store import Store
 from cluster.machine.state import State
 
 from .bundle import BackupError
+from .manifest import Manifest
 
 ROWS_PER_CHUNK = 500
 CHUNK_BYTES_MAX = 1 << 30
@@ -65,10 +70,10 @@ def read_history(file: BinaryIO) -> Iterator[list[FinishedJob]]:
             raise BackupError(f"the history in the backup is unreadable: {error}") from error
 
 
-async def restore_history(file: BinaryIO, path: Path, state: State) -> int:
+async def restore_history(file: BinaryIO, path: Path, state: State, manifest: Manifest) -> int:
     """Into a new history file. Jobs that live in `state` are not history; returns the rows' number.
 
-    Raises BackupError or HistoryError."""
+    What the backup lacks, the file says that it lacks. Raises BackupError or HistoryError."""
     live, next_id = state.tables.jobs, state.next_job_id
     history = History.open(path, 0, SystemClock())
     count, since_wait, newest = 0, 0, 0
@@ -83,7 +88,20 @@ async def restore_history(file: BinaryIO, path: Path, state: State) -> int:
             if since_wait >= ROOM_ROWS:
                 since_wait = 0
                 await history.flushed(newest)
-        await history.flushed(newest)
+        await history.flushed(max(newest, manifest.index))
     finally:
         await history.close()
+    if manifest.history_lacks:
+        _note_gaps(path, [Gap(a, 0, b, manifest.created_ms) for a, b in manifest.history_lacks])
     return count
+
+
+def _note_gaps(path: Path, found: list[Gap]) -> None:
+    store = Store(path)
+    try:
+        with transaction(store.db):
+            gaps.add(store.db, found)
+    except sqlite3.Error as error:
+        raise failure(path, "written", error) from error
+    finally:
+        store.close()

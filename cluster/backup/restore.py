@@ -23,7 +23,8 @@ HISTORY_FILE = "history.sqlite"
 
 @dataclass(frozen=True)
 class Restored:
-    """What became of a backup. `running_jobs` are retried (or dead, if that was the last try)."""
+    """What became of a backup. `running_jobs` are retried (or dead, if that was the last try).
+    `history_complete` is None if there is no history, or the backup does not say."""
 
     index: int
     term: int
@@ -33,6 +34,7 @@ class Restored:
     schedules: int
     running_jobs: int
     history_rows: int
+    history_complete: bool | None
     replayed_entries: int
 
 
@@ -55,7 +57,7 @@ def verify(bundle: Bundle) -> Restored:
         with bundle.open(HISTORY) as file:
             rows = sum(len(chunk) for chunk in read_history(file))
     running = sum(len(row.running) for row in state.tables.workers.values())
-    return _told(state, index, term, running, rows, 0)
+    return _told(bundle, state, index, term, running, rows, 0)
 
 
 def restore(
@@ -85,10 +87,11 @@ def restore(
         rows = 0
         if bundle.has(HISTORY):
             with bundle.open(HISTORY) as file:
-                rows = asyncio.run(restore_history(file, settings.data / HISTORY_FILE, state))
+                path = settings.data / HISTORY_FILE
+                rows = asyncio.run(restore_history(file, path, state, bundle.manifest))
     except (ConsensusStartError, HistoryError, OSError) as error:
         raise BackupError(str(error)) from error
-    return _told(state, index, term, running, rows, entries)
+    return _told(bundle, state, index, term, running, rows, entries)
 
 
 def _origin(bundle: Bundle, index: int) -> bytes:
@@ -97,9 +100,11 @@ def _origin(bundle: Bundle, index: int) -> bytes:
     return hashlib.sha256(f"{part.sha256} {index}".encode()).digest()
 
 
-def _told(state: State, index: int, term: int, running: int, rows: int, entries: int) -> Restored:
-    tables = state.tables
+def _told(
+    bundle: Bundle, state: State, index: int, term: int, running: int, rows: int, entries: int
+) -> Restored:
+    tables, lacks = state.tables, bundle.manifest.history_lacks
     return Restored(
         index, term, state.digest, len(tables.jobs), len(tables.dead), len(tables.schedules),
-        running, rows, entries,
+        running, rows, None if lacks is None else not lacks, entries,
     )  # fmt: skip

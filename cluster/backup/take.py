@@ -60,6 +60,7 @@ async def take(source: Source, state: State, now_ms: int, *, with_history: bool)
         cluster, index, term, _ = read_copy(snap)
         snap.seek(0)
         files: dict[str, BinaryIO] = {STATE: snap}
+        lacks = source.history.lacking(index) if with_history else None
         if with_history:
             file = opened.enter_context(tempfile.TemporaryFile(dir=source.scratch))
             await write_history(source.history, index, file)
@@ -77,6 +78,7 @@ async def take(source: Source, state: State, now_ms: int, *, with_history: bool)
             dead_letters=len(tables.dead),
             schedules=len(tables.schedules),
             has_history=with_history,
+            history_lacks=lacks,
             parts=parts,
         )
         return Taken(manifest, files, opened.pop_all())

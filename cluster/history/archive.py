@@ -139,6 +139,13 @@ class History:
         """Whether all that the log finished is here, as far as it is kept."""
         return not self._lacks.gaps and self._index_missing is None
 
+    def lacking(self, index: int) -> tuple[tuple[int, int], ...]:
+        """The same as (first, last) entries, up to the entry `index`."""
+        found = [gap.entries for gap in self._lacks.gaps]
+        if self._index_missing is not None:
+            found.append((self._index_missing, index))
+        return tuple((first, min(last, index)) for first, last in found if first <= index)
+
     def kept_since_ms(self) -> int:
         """What finished before is dropped sooner or later; 0: everything is kept."""
         return self._clock.now_ms() - self._retention_ms if self._retention_ms else 0

@@ -49,14 +49,23 @@ def run_take(args: argparse.Namespace) -> int:
 
     async def take(client: Client) -> dict[str, Any]:
         if args.to.startswith(("http://", "https://")):
-            await client.backups.put(args.to, history=args.history, consistency=level)
-            return {}
+            return await client.backups.put(args.to, history=args.history, consistency=level)
         return await client.backups.save(args.to, history=args.history, consistency=level)
 
     manifest = with_client(args, take)
-    at = f" at log index {manifest['index']}, {manifest['jobs']} live jobs" if manifest else ""
+    live = f", {manifest['jobs']} live jobs" if "jobs" in manifest else ""
+    at = f" at log index {manifest['index']}{live}{_lacking(manifest)}"
     print_done(args, f"{args.to}: backup{at}", {"to": args.to, **manifest})
     return 0
+
+
+def _lacking(manifest: dict[str, Any]) -> str:
+    if stretches := manifest.get("history_lacks"):
+        entries = ", ".join(f"{first} to {last}" for first, last in stretches)
+        return f"; its history lacks finished jobs of log entries {entries}"
+    if manifest.get("history_complete") is False:
+        return "; its history is incomplete"
+    return ""
 
 
 def run_verify(args: argparse.Namespace) -> int:
