@@ -60,7 +60,7 @@ class History:
         self._index_written = self._index_at_open
         self._index_added = 0
         self._lacks = Lacks(standing)
-        self.exchange = Exchange(path, self._lacks)
+        self.exchange = Exchange(path, self._lacks, self._tell_gap)
         self._index_missing: int | None = None  # the first one that was left out
         self._changed = threading.Condition()  # guards what follows
         self._buffer = Buffer()
@@ -122,6 +122,9 @@ class History:
             self._changed.notify()
         gap = self._lacks.gaps[-1]
         log.warning("history %s lacks log entries %d to %d", self._path, gap[0], gap[2])
+        self._tell_gap()
+
+    def _tell_gap(self) -> None:
         for listener in self._gap_listeners:
             listener()
 
@@ -289,7 +292,8 @@ class History:
             self._lacks.came(index)
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._reader, work)
+        loop = asyncio.get_running_loop()
+        return await self.exchange.mended(lambda: loop.run_in_executor(self._reader, work))
 
     def _has_room(self, index: int, finished: Sequence[Finished], events: int = 0) -> bool:
         """While writing fails or lags: whether these rows may be kept. Loud when they may not."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -18,13 +18,13 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from cluster.history import chunk, cutting, gaps, occasions
+from cluster.history import chunk, cutting, gaps, occasions, rot
 from cluster.history.chunk import Chunk, gathered
 from cluster.history.gaps import Gap, Place
 from cluster.history.inserts import BAND_BITS, Inserts
 from cluster.history.lacks import Lacks
 from cluster.history.parcel import Parcel, ParcelError, Seal
-from cluster.history.record import HistoryError
+from cluster.history.record import HistoryDamagedError, HistoryError
 from cluster.history.schema import failure, transaction
 from cluster.history.store import Standing, Store
 
@@ -54,14 +54,19 @@ class Taken(NamedTuple):
 class Exchange:
     """One per history. All methods are called from one event loop."""
 
-    def __init__(self, path: Path, lacks: Lacks) -> None:
+    def __init__(self, path: Path, lacks: Lacks, on_gap: Callable[[], None]) -> None:
+        """`on_gap` is called when something begins to lack because it is damaged."""
         self._path = path
         self._lacks = lacks
+        self._on_gap = on_gap
+        self._unrepaired = rot.Unrepaired()
         self._store: Store | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="history-exchange")
         self._offers = 0
         self._is_placed = False
-        self.counts = dict.fromkeys(("rows_fetched", "bytes_fetched", "rows_given"), 0)
+        self.counts = dict.fromkeys(
+            ("rows_fetched", "bytes_fetched", "rows_given", "chunks_damaged", "reads_damaged"), 0
+        )
 
     async def standing(self) -> Standing:
         """How far the file has come: what peers may ask it for."""
@@ -75,8 +80,8 @@ class Exchange:
             raise BusyError("others are being given history")
         self._offers += 1
         try:
-            rows, sealed = await self._run(
-                lambda store: self._cut(store, seal, start, last_index, since_ms)
+            rows, sealed = await self.mended(
+                lambda: self._run(lambda store: self._cut(store, seal, start, last_index, since_ms))
             )
         finally:
             self._offers -= 1
@@ -88,7 +93,9 @@ class Exchange:
 
         Raises ParcelError if it is not what was asked for, HistoryError if it cannot be written."""
         pending = self._lacks.pending()
-        taken = await self._run(lambda store: _write(store, seal, start, sealed))
+        taken = await self.mended(
+            lambda: self._run(lambda store: _write(store, seal, start, sealed))
+        )
         self._lacks.learn(taken.gaps, pending)
         self.counts["rows_fetched"] += taken.rows
         self.counts["bytes_fetched"] += len(sealed)
@@ -100,6 +107,32 @@ class Exchange:
         if expired:
             pending = [gap for gap in self._lacks.pending() if gap not in expired]
             self._lacks.learn(await self._run(lambda store: _drop(store, expired)), pending)
+
+    async def mended(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """What `attempt` reads, without the damaged chunks that it comes across: they are set aside
+        and their rows are lacking from then on. Raises HistoryError for other damage."""
+        while True:
+            try:
+                return await attempt()
+            except HistoryDamagedError as error:
+                if not (error.chunk_id and await self._set_aside(error.chunk_id)):
+                    self.counts["reads_damaged"] += 1
+                    self._unrepaired.tell(error)
+                    raise
+
+    async def _set_aside(self, chunk_id: int) -> bool:
+        pending = self._lacks.pending()
+
+        def take_out(store: Store) -> tuple[bool, list[Gap]]:
+            is_out = rot.take_out(store.db, self._path, chunk_id)
+            return is_out, gaps.read(store.db)
+
+        is_out, found = await self._run(take_out)
+        if is_out:
+            self._lacks.learn(found, pending)
+            self.counts["chunks_damaged"] += 1
+            self._on_gap()
+        return is_out
 
     def close(self) -> None:
         """Waits for what is under way; for any thread."""

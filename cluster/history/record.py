@@ -14,7 +14,10 @@ class HistoryError(Exception):
 
 
 class HistoryDamagedError(HistoryError):
-    """What is in the file is not what was written; trying again does not help."""
+    """What is in the file is not what was written; trying again does not help. `chunk_id` names the
+    one chunk that it is about, 0: it is not about one."""
+
+    chunk_id = 0
 
 
 class PastAttempt(msgspec.Struct, array_like=True, frozen=True, gc=False):

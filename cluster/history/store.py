@@ -14,6 +14,7 @@ One `Store` belongs to one thread. Knows nothing of buffers, loops or retention 
 """
 
 import bisect
+import contextlib
 import logging
 import sqlite3
 import zlib
@@ -127,7 +128,7 @@ class Store:
         fresh: list[int] = []
         for start, stop in _bands(ended.ids):
             known: dict[int, int] = {}
-            for rows in self._band(ended.ids[start] >> BAND_BITS):
+            for rows in self._readable(ended.ids[start] >> BAND_BITS):
                 for job_id, index in zip(rows.ids, rows.indexes, strict=True):
                     known[job_id] = max(index, known.get(job_id, 0))
             fresh += [
@@ -219,6 +220,12 @@ class Store:
         chunk_ids = self._read("SELECT id FROM chunk WHERE band = ?", (band,))
         return [self.chunk(chunk_id) for (chunk_id,) in chunk_ids]
 
+    def _readable(self, band: int) -> Iterator[Chunk]:
+        """Without damaged chunks: whoever asks for what is in them finds that out."""
+        for (chunk_id,) in self._read("SELECT id FROM chunk WHERE band = ?", (band,)):
+            with contextlib.suppress(HistoryDamagedError):
+                yield self.chunk(chunk_id)
+
     def _newest(self, query: Query, band: int, before_id: int) -> Iterator[tuple[Chunk, int]]:
         """Where the matching rows of a band are, newest first. The band is read as a whole, so that
         rows which another chunk replaced are left out."""
@@ -254,7 +261,10 @@ class Store:
                 raise ValueError(f"chunk {chunk_id} has another checksum")
             rows = Chunk.decode(form, blob)
         except (zlib.error, msgspec.MsgspecError, ValueError) as error:
-            raise failure(self._path, "decoded", error) from error
+            damage = failure(self._path, "decoded", error)
+            if isinstance(damage, HistoryDamagedError):
+                damage.chunk_id = chunk_id
+            raise damage from error
         self._chunks[chunk_id] = rows
         self._cached_bytes += rows.size_bytes
         while self._cached_bytes > self._cache_bytes:

@@ -214,8 +214,9 @@ async def test_rot_on_the_giving_disk_is_noticed_there(nodes: Nodes) -> None:
     db.commit()
     db.close()
     source = nodes.history("source")
-    with pytest.raises(HistoryError, match="another checksum"):
-        await source.exchange.offer(SEAL, Place(1), ENTRIES + 1, 0)
+    sealed = await source.exchange.offer(SEAL, Place(1), ENTRIES + 1, 0)
+    (gap,) = source.lacks
+    assert SEAL.open(sealed).end == Place(gap.first_index), "what is before it, and no more"
 
 
 async def test_a_restart_in_the_middle_goes_on_with_another_peer_and_doubles_nothing(
@@ -370,6 +371,41 @@ async def test_a_history_that_lost_its_file_lacks_all_that_the_log_does_not_repl
     await fetch(source, target)
     assert await content(target) == await content(source)
     assert len(list(nodes.path("target").parent.glob("history.sqlite.damaged-*"))) == 1
+
+
+async def test_what_rotted_while_the_node_runs_comes_back_from_a_peer(nodes: Nodes) -> None:
+    entries = rows_of(10)
+    source, target = await nodes.full("source", entries), await nodes.full("target", entries)
+    before = await content(source)
+    db = sqlite3.connect(nodes.path("target"))
+    (count,) = db.execute("SELECT count(*) FROM chunk").fetchone()
+    db.execute("UPDATE chunk SET rows = substr(rows, 2) WHERE id % 3 = 0")
+    db.commit()
+    db.close()
+    target = await nodes.reopened("target")  # nothing of it is in memory
+    await target.flushed(ENTRIES + 1)
+    assert len(await target.list(limit=100_000)) < len(await source.list(limit=100_000))
+    assert target.stats()["chunks_damaged"] == count // 3
+    assert not target.is_complete
+    await fetch(source, target)
+    assert target.is_complete
+    assert await content(target) == before
+    assert nothing_is_twice(nodes.path("target"))
+
+
+async def test_a_piece_with_rot_in_it_is_not_given(nodes: Nodes) -> None:
+    source = await nodes.full("source", rows_of(11))
+    db = sqlite3.connect(nodes.path("source"))
+    first, last = db.execute(
+        "SELECT first_index, last_index FROM chunk ORDER BY id LIMIT 1"
+    ).fetchone()
+    db.execute("UPDATE chunk SET rows = substr(rows, 2) WHERE id = 1")
+    db.commit()
+    db.close()
+    with pytest.raises(LackingError, match="lacks log entry"):
+        await source.exchange.offer(SEAL, Place(first), ENTRIES + 1, 0)
+    assert [gap.entries for gap in source.lacks] == [(first, last)]
+    assert await source.exchange.offer(SEAL, Place(last + 1), ENTRIES + 1, 0)
 
 
 async def test_a_file_that_an_earlier_release_went_on_with_is_believed_and_goes_on(

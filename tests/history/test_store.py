@@ -9,6 +9,7 @@ import pytest
 from history_rig import ended, job, lot
 
 from cluster.history import History, HistoryError
+from cluster.history.gaps import Gap
 from cluster.history.inserts import BAND_BITS, CHUNK_BYTES_MAX
 from cluster.history.record import Query
 from cluster.history.store import Store
@@ -58,6 +59,14 @@ def of_something_else(path: Path) -> None:
     db.close()
 
 
+def rot(path: Path, change: str) -> None:
+    """What a disk does, so that only a checksum tells."""
+    db = sqlite3.connect(path)
+    db.execute(f"UPDATE chunk SET {change}")
+    db.commit()
+    db.close()
+
+
 def of_the_future(path: Path) -> None:
     Store(path).close()
     db = sqlite3.connect(path)
@@ -86,16 +95,52 @@ def test_a_file_that_cannot_be_used_is_named_with_the_fix(
     assert not path.is_file() or path.read_bytes() == before
 
 
-async def test_a_damaged_row_is_an_error_and_not_an_absent_job(path: Path) -> None:
+async def test_damage_that_stays_is_an_error_and_not_an_absent_job(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a chunk of an earlier release nobody can say what would be lacking without it."""
     history = History.open(path, 0)
     history.add(1, lot([job(1)]))
     await history.flushed(1)
-    db = sqlite3.connect(path)
-    db.execute("UPDATE chunk SET rows = x'00'")
-    db.commit()
-    db.close()
-    with pytest.raises(HistoryError, match=r"history\.sqlite cannot be decoded .*checksum"):
-        await history.lookup(1)
+    rot(path, "rows = x'00', first_index = NULL, last_index = NULL")
+    for _ in range(3):
+        with pytest.raises(HistoryError, match=r"history\.sqlite cannot be decoded .*checksum"):
+            await history.lookup(1)
+    assert history.is_complete
+    assert history.stats()["reads_damaged"] == 3
+    assert caplog.text.count("move the file away") == 1
+    await history.close()
+
+
+async def test_a_damaged_chunk_is_set_aside_and_what_it_held_is_lacking(path: Path) -> None:
+    history, told = History.open(path, 0), list[int]()
+    history.on_gap(lambda: told.append(1))
+    for index, job_id in ((5, 1), (6, 2 * BAND), (7, 3 * BAND)):
+        history.add(index, lot([job(job_id, index, finished_ms=index)]))
+        await history.flushed(index)
+    rot(path, "rows = x'00' WHERE first_index = 6")
+    assert [row.job_id for row in await history.list()] == [3 * BAND, 1]
+    assert await history.lookup(2 * BAND) is None
+    assert list(history.lacks) == [Gap(6, 0, 6, 6)]
+    assert (history.stats()["chunks_damaged"], told) == (1, [1])
+    assert [each.read_bytes() for each in path.parent.glob("*.damaged-chunk-*")] == [b"\0"]
+    await history.close()
+    history = History.open(path, 0)
+    assert list(history.lacks) == [Gap(6, 0, 6, 6)]
+    await history.close()
+
+
+async def test_a_replay_goes_on_beside_a_damaged_chunk(path: Path) -> None:
+    history = History.open(path, 0)
+    history.add(5, lot([job(1, 5)]))
+    await history.flushed(5)
+    await history.close()
+    rot(path, "rows = x'00'")
+    history = History.open(path, 0)
+    history.add(5, lot([job(1, 5)]))
+    await history.flushed(5)
+    assert await history.lookup(1) == job(1, 5)
+    assert list(history.lacks) == [Gap(5, 0, 5, 0)]
     await history.close()
 
 
