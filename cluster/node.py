@@ -58,7 +58,7 @@ from cluster.ingest.gate import Gate, IngestError
 from cluster.levelmark import LevelError, LevelMark
 from cluster.machine.levels import OWN, Support
 from cluster.policy.timing import RELEASES
-from cluster.preflight import NodeStartError, require_free, require_store
+from cluster.preflight import NodeStartError, require_free, require_own, require_store
 from cluster.projections.metrics import Metrics
 from cluster.projections.ready import ReadyQueues
 from cluster.raft_state import RaftState
@@ -69,7 +69,7 @@ log = logging.getLogger("quorate.node")
 
 DAY_MS = 86_400_000
 LEADER_RESTART_S = 1.0
-HANDOVER_S = 1.0
+HANDOVER_S = 2.0
 
 
 def release() -> str:
@@ -311,6 +311,7 @@ class Node:
             raise NodeStartError(
                 f"cannot create data folder {self.settings.data}: {error.strerror}"
             ) from error
+        require_own(self.settings.data, self.settings.advertise)
         try:
             self._level_mark.read(joins=self.settings.join)
             self._build()

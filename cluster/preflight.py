@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 from cluster.backup import BackupError
 from cluster.backup.store import Store
+from cluster.consensus import ConsensusStartError
+from cluster.consensus.folder import DataFolder
+from cluster.consensus.storage import FILES
 from cluster.settings import parse_address
 
 
@@ -26,6 +30,19 @@ def require_free(address: str, flag: str) -> None:
             f"cannot listen on {address}: {error.strerror}; "
             f"stop what uses that port or choose another with --{flag}"
         ) from error
+
+
+def require_own(data: Path, node_id: str) -> None:
+    """Raises NodeStartError when the folder is another node's, or in use. Asked before the history
+    in it is opened, which folds what a killed node left beside it; consensus asks again, and keeps
+    the lock."""
+    folder = DataFolder(FILES, data, node_id)
+    try:
+        folder.open()
+    except ConsensusStartError as error:
+        raise NodeStartError(str(error)) from error
+    finally:
+        folder.close()
 
 
 def require_store(address: str) -> None:

@@ -24,6 +24,7 @@ from quorate import Client, Handle, JobRequest, JobView
 FOLDER = Path(".demo")  # unless another is named as the first argument
 TASKS = "chaos.live.demo_tasks:app"
 BATCH = 100
+LOAD_BATCHES_BEFORE_KILL = 10
 LOAD_BATCHES_AFTER_KILL = 30
 
 
@@ -147,16 +148,12 @@ class Demo:
 
     async def lose_worker(self, victim: Child) -> None:
         self.story.act(f"kill -9 worker {victim.name} in the middle of its jobs")
-        handles = [await self.submit("slow", 1.5) for _ in range(6)]
+        gate = (self.cluster.folder / "gate-1").resolve()
+        handles = await self._holding(gate, 6)
         victim_id = await self._worker_id(victim.name)
-
-        async def all_running() -> bool:
-            views = [await h.job() for h in handles]
-            return all(v.status == "running" for v in views)
-
-        await self.cluster.until(all_running, "the slow jobs to run")
         held = [h.id for h in handles if (await h.job()).worker_id == victim_id]
         await victim.kill()
+        gate.touch()
         views = await self.finished(handles)
         moved = [v for v in views if v.job_id in held]
         self.story.tell(f"{victim.name} held {len(held)} of 6 jobs; all went to another worker")
@@ -166,6 +163,16 @@ class Demo:
             all(v.attempt == 2 and v.worker_id != victim_id for v in moved),
             "each of its jobs ran again elsewhere as attempt 2",
         )
+
+    async def _holding(self, gate: Path, count: int) -> list[Handle[Any]]:
+        """Jobs that run until the gate is opened, all of them begun."""
+        handles = [await self.submit("held", str(gate)) for _ in range(count)]
+
+        async def all_running() -> bool:
+            return all([(await handle.job()).status == "running" for handle in handles])
+
+        await self.cluster.until(all_running, "the jobs to run")
+        return handles
 
     async def _worker_id(self, name: str) -> str:
         workers = await self.client.workers.list()
@@ -186,9 +193,14 @@ class Demo:
                 handles.extend(await self.submit_many(batch))
                 accepted_at.append(time.monotonic())
 
-        running = [await self.submit("slow", 2.0) for _ in range(4)]
+        gate = (self.cluster.folder / "gate-2").resolve()
+        running = await self._holding(gate, 4)
         loading = asyncio.create_task(load())
-        await asyncio.sleep(1.0)
+
+        async def loaded() -> bool:
+            return loading.done() or len(accepted_at) >= LOAD_BATCHES_BEFORE_KILL
+
+        await self.cluster.until(loaded, "some load")
         killed_at = time.monotonic()
         await leader.kill()
         await loading
@@ -197,6 +209,7 @@ class Demo:
         self.story.tell(
             f"{successor.name} leads now; next submission accepted after {gap_ms:.0f} ms"
         )
+        gate.touch()
         views = await self.finished(running + handles[-BATCH:], 60)
         self.story.check(successor is not leader, "another node took over")
         self.story.check(gap_ms < 5_000, "submissions went on within 5 s")
@@ -217,6 +230,11 @@ class Demo:
 
     async def account(self) -> None:
         self.story.act("the account: nothing lost, nothing doubled")
+
+        async def recurred() -> bool:
+            return (await self.client.schedules.get("every-2s")).run_count >= 3
+
+        await self.cluster.until(recurred, "every-2s to recur")
         for schedule_id in ("every-2s", "each-minute"):
             await self._count_occurrences(schedule_id)
 

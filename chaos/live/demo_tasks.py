@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
 from quorate import Context, NonRetryable, Retry, Scheduler
+
+LOOK_S = 0.02
 
 app = Scheduler()
 
@@ -38,10 +41,12 @@ async def hopeless(reason: str) -> None:
 
 
 @app.task(max_retries=3)
-async def slow(seconds: float, ctx: Context) -> int:
-    """Long enough to lose its worker; the result tells which attempt made it."""
+async def held(gate: str, ctx: Context) -> int:
+    """Runs until this file exists: nothing ends before the demo has done its worst. The result
+    tells which attempt made it."""
     ctx.progress(0.0, "started")
-    await asyncio.sleep(seconds)
+    while not Path(gate).exists():  # noqa: ASYNC110
+        await asyncio.sleep(LOOK_S)
     return ctx.attempt
 
 

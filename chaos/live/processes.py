@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import socket
 import sys
@@ -23,21 +24,30 @@ import aiohttp
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 60.0  # two of them on a quiet machine
-STOP_S = 10.0
+STOP_S = 30.0
 NODE = ROOT / "node.py"
 WORKER = (sys.executable, "-m", "quorate", "worker")
 
 
+PORTS_FROM = 10_000
+EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_taken: set[int] = set()
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody uses at the moment; held open together so that all differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Ports that nobody uses at the moment, and none that was given away before. The system gives
+    none of these to an outgoing connection: a node that is down would find its port taken, or its
+    peers would be connected with themselves."""
+    below = int(EPHEMERAL.read_text().split()[0]) if EPHEMERAL.exists() else 32_768
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(PORTS_FROM, below)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            if port not in _taken:
+                probe.bind(("127.0.0.1", port))
+                _taken.add(port)
+                found.append(port)
+    return found
 
 
 class Child:
@@ -142,7 +152,8 @@ class NodeChild(Child):
 
 
 class LocalCluster:
-    """Nodes and workers under one folder. Use as an async context manager."""
+    """Nodes and workers under one folder. Use as an async context manager, whose end is kill -9:
+    whoever wants to see how processes end by themselves stops them before."""
 
     def __init__(
         self,
@@ -176,7 +187,7 @@ class LocalCluster:
         try:
             await self.start_nodes()
         except BaseException:
-            await self.stop()
+            await self.kill()
             raise
         return self
 
@@ -186,7 +197,7 @@ class LocalCluster:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.stop()
+        await self.kill()
 
     async def start_nodes(self) -> None:
         await asyncio.gather(*(node.start() for node in self.nodes if not node.is_running))
@@ -196,6 +207,17 @@ class LocalCluster:
         """End everything: workers first, so that they can say goodbye."""
         await asyncio.gather(*(w.stop() for w in self.workers if w.is_running))
         await asyncio.gather(*(n.stop() for n in self.nodes if n.is_running))
+        await self._hang_up()
+
+    async def kill(self) -> None:
+        """kill -9 everything at once."""
+        children = [child for child in (*self.workers, *self.nodes) if child.is_running]
+        for child in children:
+            child.signal(signal.SIGKILL)
+        await asyncio.gather(*(child.wait() for child in children))
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -264,7 +286,7 @@ class LocalCluster:
             await asyncio.sleep(0.05)
         raise RuntimeError(f"GET {path} did not answer 200: {problem}")
 
-    async def ready(self, timeout_s: float = 30.0) -> None:
+    async def ready(self, timeout_s: float = START_S) -> None:
         """Wait until every running node is ready."""
         for node in self.nodes:
             if node.is_running:
@@ -279,7 +301,7 @@ class LocalCluster:
             return False
         return status == 200
 
-    async def leader(self, timeout_s: float = 20.0, but: NodeChild | None = None) -> NodeChild:
+    async def leader(self, timeout_s: float = START_S, but: NodeChild | None = None) -> NodeChild:
         """The node that says it leads, asked of all that run; `but` is not asked."""
         found: list[NodeChild] = []
 
@@ -297,7 +319,9 @@ class LocalCluster:
         await self.until(known, "a leader", timeout_s)
         return found[0]
 
-    async def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> None:
+    async def until(
+        self, condition: Callable[[], Any], what: str, timeout_s: float = START_S
+    ) -> None:
         """Poll an async condition of a real process. Raises TimeoutError naming `what`."""
         deadline = time.monotonic() + timeout_s
         while not await condition():

@@ -34,6 +34,15 @@ async def slow_at_first(ctx: Context) -> None:
 
 
 @app.task(max_retries=3)
+async def gated(gate: str, ctx: Context) -> int:
+    """Runs until the test makes this file."""
+    record(f"{ctx.job_id} {ctx.attempt}")
+    while not Path(gate).exists():  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    return ctx.attempt
+
+
+@app.task(max_retries=3)
 async def slow(seconds: float, ctx: Context) -> int:
     record(f"{ctx.job_id} {ctx.attempt}")
     await asyncio.sleep(seconds)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.live.processes import ROOT, LocalCluster, free_ports
+from chaos.live.processes import ROOT, START_S, LocalCluster, free_ports
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(90)]
 
@@ -20,7 +20,7 @@ async def run_node(*flags: str) -> tuple[int, str]:
         sys.executable, str(ROOT / "node.py"), *flags,
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    _, errors = await asyncio.wait_for(process.communicate(), 30)
+    _, errors = await asyncio.wait_for(process.communicate(), START_S)
     assert process.returncode is not None
     return process.returncode, errors.decode()
 
@@ -100,9 +100,9 @@ async def test_a_node_that_waits_to_be_let_in_can_be_stopped(tmp_path: Path) -> 
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stderr is not None
-    async with asyncio.timeout(30):
-        while nobody.encode() not in await process.stderr.readline():
-            pass
+    async with asyncio.timeout(START_S):
+        while nobody.encode() not in (line := await process.stderr.readline()):
+            assert line, "it ended by itself"
         process.terminate()
         assert await process.wait() == 0
     assert not (tmp_path / "d" / "identity.json").exists()

@@ -12,12 +12,13 @@ import msgspec
 import pytest
 
 from chaos.live.processes import LocalCluster
-from quorate import Client, Handle, JobRequest, QuorateError
-from tests.e2e.conftest import TASKS
+from quorate import Client, Handle, JobRequest
+from tests.e2e.conftest import FLAGS, TASKS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 BATCH = 500
+BRIEF_TTL = [*FLAGS, "--worker-ttl-seconds", "1.5"]
 
 
 def quick_jobs(count: int) -> list[JobRequest]:
@@ -48,28 +49,32 @@ async def test_jobs_of_a_killed_worker_run_again_elsewhere(
     cluster: LocalCluster, client: Client
 ) -> None:
     victim = await cluster.worker("victim", TASKS, slots=4)
-    handles: list[Handle[object]] = [await client.submit("slow", 0.3, max_retries=3)]
+    ended = await client.submit("quick", "x")
+    await ended.wait(60)
+    handles: list[Handle[object]] = [ended]
     handles += [await client.submit("slow_at_first", max_retries=3) for _ in range(3)]
 
     async def busy() -> bool:
-        return len(await running_on(client, handles, "victim")) >= 3
+        return len(await running_on(client, handles, "victim")) == 3
 
     await cluster.until(busy, "the victim to be busy")
     await cluster.worker("heir", TASKS, slots=4)
     held = await running_on(client, handles, "victim")
     await victim.kill()
-    views = [await handle.wait(30) for handle in handles]
+    views = [await handle.wait(60) for handle in handles]
     assert [view.status for view in views] == ["completed"] * 4
     assert {view.job_id for view in views if view.attempt == 2} == set(held)
     timeline = await client.jobs.timeline(held[-1])
     assert "lost" in {event.event for event in timeline}
 
 
+@pytest.mark.parametrize("flags", [BRIEF_TTL], ids=[""])
 async def test_a_late_answer_of_a_lost_worker_is_refused(
-    cluster: LocalCluster, client: Client
+    cluster: LocalCluster, client: Client, tmp_path: Path
 ) -> None:
+    """The job ends when the test says so: not before its worker sleeps, and then with another."""
     sleeper = await cluster.worker("sleeper", TASKS, slots=1)
-    handle = await client.submit("slow", 0.8)
+    handle = await client.submit("gated", str(tmp_path / "gate"))
 
     async def running() -> bool:
         return await handle.status() == "running"
@@ -77,9 +82,16 @@ async def test_a_late_answer_of_a_lost_worker_is_refused(
     await cluster.until(running, "the job to run")
     sleeper.signal(signal.SIGSTOP)
     await cluster.worker("awake", TASKS, slots=1)
-    view = await handle.wait(30)
+
+    async def moved() -> bool:
+        return bool(await running_on(client, [handle], "awake"))
+
+    await cluster.until(moved, "the job to run on the other worker")
+    (tmp_path / "gate").touch()
+    view = await handle.wait(60)
     sleeper.signal(signal.SIGCONT)
-    assert (view.status, view.attempt, view.output) == ("completed", 2, 2)
+    assert view.status == "completed"
+    assert view.output == view.attempt >= 2
     status, problem = await cluster.request(
         "PUT", f"/v1/jobs/{handle.id}/complete", json={"attempt": 1, "output": "late"}
     )
@@ -89,7 +101,7 @@ async def test_a_late_answer_of_a_lost_worker_is_refused(
         return len(await client.workers.list()) == 2
 
     await cluster.until(back, "the sleeper to register anew")
-    assert (await handle.job()).output == 2
+    assert (await handle.job()).output == view.output
 
 
 async def test_the_leader_dies_under_load_and_nothing_is_lost_or_doubled(
@@ -124,27 +136,22 @@ async def test_all_nodes_killed_at_once_in_the_middle_of_20000_submissions(
     cluster: LocalCluster, tmp_path: Path
 ) -> None:
     acknowledged: list[str] = []
-    stopped = asyncio.Event()
+    half_way = asyncio.Event()
 
     async def submit() -> None:
-        async with Client(cluster.urls, retry_seconds=0.2) as impatient:
+        async with Client(cluster.urls) as submitter:
             for _ in range(20_000 // BATCH):
-                try:
-                    handles = await impatient.submit_many(quick_jobs(BATCH))
-                except QuorateError:
-                    break
+                handles = await submitter.submit_many(quick_jobs(BATCH))
                 acknowledged.extend(handle.id for handle in handles)
-        stopped.set()
+                if len(acknowledged) >= 10_000:
+                    half_way.set()
 
     submitting = asyncio.create_task(submit())
-
-    async def half_way() -> bool:
-        return len(acknowledged) >= 10_000
-
-    await cluster.until(half_way, "half of the submissions")
+    waiting = asyncio.create_task(half_way.wait())
+    await asyncio.wait([submitting, waiting], return_when=asyncio.FIRST_COMPLETED)
     await cluster.kill_all_nodes()
-    await submitting
-    assert stopped.is_set()
+    assert submitting.cancel(), submitting  # it would go on when the nodes are back
+    await asyncio.wait([submitting, waiting])
     assert 10_000 <= len(acknowledged) < 20_000, "the kill did not come in the middle"
     await cluster.start_nodes()
     await cluster.worker("w1", TASKS, slots=200, env={"E2E_FOLDER": str(tmp_path)})
@@ -157,7 +164,8 @@ async def test_all_nodes_killed_at_once_in_the_middle_of_20000_submissions(
         assert max(executions.values()) == 1, "a job ran twice though no worker was lost"
         for job_id in acknowledged[:: len(acknowledged) // 50]:
             view = await client.jobs.get(job_id)
-            assert (view.status, view.attempt, view.output) == ("completed", 1, "x")
+            # An attempt that never reached the worker is taken back when the leader changes.
+            assert (view.status, view.failures, view.output) == ("completed", 0, "x")
 
 
 async def test_a_schedule_fires_each_occurrence_once_through_failovers(
@@ -215,6 +223,6 @@ async def test_sigterm_hands_leadership_over_and_exits_cleanly(
 ) -> None:
     leader = await cluster.leader()
     assert await leader.stop() == 0
-    assert "handed leadership" in leader.log_text()
+    assert "handed leadership" in leader.log_text(), leader.log_text()
     await client.submit("quick", "after")
     assert await cluster.leader() is not leader

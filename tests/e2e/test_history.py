@@ -33,6 +33,12 @@ async def test_finished_jobs_survive_snapshots_and_the_death_of_all_nodes(tmp_pa
             jobs = [JobRequest(name="quick", payload=PAYLOAD) for _ in range(BATCH)]
             ids += [handle.id for handle in await client.submit_many(jobs)]
         assert (await all_finished(cluster, client))["completed"] == JOBS
+
+        async def all_have_snapshots() -> bool:
+            states = [await cluster.get("/v1/cluster", node) for node in cluster.nodes]
+            return all(state["consensus"]["snapshot_index"] for state in states)
+
+        await cluster.until(all_have_snapshots, "a snapshot on each node")
         await cluster.kill_all_nodes()
         await cluster.start_nodes()
         status = await cluster.get("/v1/cluster")
@@ -60,7 +66,7 @@ async def test_finished_jobs_survive_snapshots_and_the_death_of_all_nodes(tmp_pa
         await joined.start()
         await client.members.add(joined.raft)
         for node in (damaged, joined):
-            await cluster.until(lambda node=node: is_complete(cluster, node), "the history to come")
+            await cluster.until(lambda node=node: is_complete(cluster, node), "the history", 90)
             assert await digest_of(cluster, node, ids) == digests[damaged.raft]
             shown = await cluster.get("/v1/cluster/history", node)
             assert shown["rows_fetched"] > 0, "nothing was fetched: the test is void"

@@ -66,7 +66,7 @@ async def test_a_schedule_from_its_preview_to_its_end(
     assert (made.outcome, made.version) == ("created", 1)
     await has_run(cluster, client, "tick", 2)
     (triggered,) = await quorate(cluster, "trigger", "tick", "--payload", '"by hand"')
-    by_hand = await client.handle(triggered["job_id"]).wait(20)
+    by_hand = await client.handle(triggered["job_id"]).wait(60)
     assert (by_hand.status, by_hand.output) == ("completed", "by hand")
 
     leader = await cluster.leader()
@@ -127,7 +127,7 @@ async def test_a_newer_occurrence_stops_the_older_one(
     cluster: LocalCluster, client: Client, policy: Any
 ) -> None:
     await cluster.worker("w", TASKS, slots=16)
-    await client.schedules.create("slow", every=2, id="long", payload=60, overlap=policy)
+    await client.schedules.create("slow", every=1, id="long", payload=60, overlap=policy)
 
     async def replaced() -> bool:
         ended = (await client.schedules.get("long")).recent

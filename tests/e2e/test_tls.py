@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from functools import partial
 from pathlib import Path
 
+import aiohttp
 import pytest
 
-from chaos.live.processes import LocalCluster, loopback_places
+from chaos.live.processes import LocalCluster, NodeChild, loopback_places
 from quorate import Client
 from quorate.cli import main
 from tests.e2e.conftest import FLAGS
@@ -62,6 +65,13 @@ async def test_a_cluster_with_certificates_survives_its_leader_and_a_renewal(
         assert [view.status for view in views] == ["completed"] * 2
 
 
+async def serves(cluster: LocalCluster, node: NodeChild) -> bool:
+    assert node.is_running, node.log_text()
+    with contextlib.suppress(aiohttp.ClientConnectorError):
+        return (await cluster.request("GET", "/livez", node))[0] == 200
+    return False
+
+
 async def test_a_node_with_a_certificate_of_another_authority_stays_outside(
     tmp_path: Path,
 ) -> None:
@@ -83,10 +93,12 @@ async def test_a_node_with_a_certificate_of_another_authority_stays_outside(
 
             async with cluster:
                 await cluster.until(refused, "the refusal to be logged")
+                # It may have been refused before it began to serve.
+                await cluster.until(partial(serves, cluster, outside), "the third node to serve")
                 status, _ = await cluster.request("GET", "/readyz", outside)
                 assert status == 503
         finally:
-            await outside.stop()
+            await outside.kill()
 
 
 async def test_a_bad_certificate_ends_the_start_with_one_line(tmp_path: Path) -> None:

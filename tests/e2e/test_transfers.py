@@ -9,7 +9,7 @@ import pytest
 
 from chaos.live.processes import LocalCluster
 from quorate import Client
-from tests.e2e.conftest import TASKS
+from tests.e2e.conftest import STEADY, TASKS
 from tests.e2e.test_failures import all_finished
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
@@ -18,6 +18,7 @@ TRANSFERS = 6
 CLIENTS = 8
 
 
+@pytest.mark.parametrize("flags", [STEADY], ids=[""])
 async def test_transfers_under_load_lose_nothing_and_doubt_nothing(
     cluster: LocalCluster, client: Client
 ) -> None:
