@@ -77,8 +77,8 @@ class Demo:
     async def start_workers(self) -> tuple[Child, Child]:
         self.story.act("three nodes elect a leader, two workers find it")
         leader = await self.cluster.leader()
-        anna = await self.cluster.worker("anna", TASKS, slots=8)
-        bert = await self.cluster.worker("bert", TASKS, slots=8)
+        starts = (self.cluster.worker(name, TASKS, slots=8) for name in ("anna", "bert"))
+        anna, bert = await asyncio.gather(*starts)
         status = await self.client.cluster()
         self.story.tell(f"{leader.name} leads in term {status['term']}; workers anna and bert")
         self.story.check(len(status["members"]) == 3, "three members see each other")

@@ -286,9 +286,13 @@ async def cycles(folder: Path, seed: int, count: int, clients: int = 4, workers:
 
 
 async def _start_workers(cluster: LocalCluster, workers: int) -> None:
-    for n in range(workers):
-        protocol = ("stream", "poll")[n % 2]
-        await cluster.worker(f"w{n + 1}", TASKS, slots=16, flags=["--protocol", protocol])
+    starts = (
+        cluster.worker(
+            f"w{n + 1}", TASKS, slots=16, flags=["--protocol", ("stream", "poll")[n % 2]]
+        )
+        for n in range(workers)
+    )
+    await asyncio.gather(*starts)
 
 
 def main() -> int:

@@ -236,6 +236,17 @@ def owner(cluster: LocalCluster, port: int) -> str:
     return next((node.name for node in running if holds(node.pid, inode)), "")
 
 
+async def _start_workers(cluster: LocalCluster, part: ClusterPart) -> None:
+    starts = []
+    for n in range(part.workers):
+        how = ["--protocol", ("stream", "poll")[n % 2]]
+        starts.append(cluster.worker(f"w{n + 1}", TASKS, slots=part.slots, flags=how))
+    for n in range(part.latecomers):
+        program = [sys.executable, "-m", "chaos.live.latecomer"]
+        starts.append(cluster.worker(f"late{n + 1}", slots=LATE_SLOTS, program=program))
+    await asyncio.gather(*starts)
+
+
 async def run(
     scenario: Scenario, seed: int, seconds: float, folder: Path, mutant: str = ""
 ) -> Verdict:
@@ -265,13 +276,7 @@ async def run(
         session = await stack.enter_async_context(
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), middlewares=(once,))
         )
-        for n in range(part.workers):
-            protocol = ("stream", "poll")[n % 2]
-            how = ["--protocol", protocol]
-            await cluster.worker(f"w{n + 1}", TASKS, slots=part.slots, flags=how)
-        for n in range(part.latecomers):
-            program = [sys.executable, "-m", "chaos.live.latecomer"]
-            await cluster.worker(f"late{n + 1}", slots=LATE_SLOTS, program=program)
+        await _start_workers(cluster, part)
         place = Field(cluster, Random(f"faults/{seed}"), wires, disk, segment)
         one = Run(scenario, seed, place, Asker(session, [node.url for node in cluster.nodes]))
         await one.run(seconds, runs_file)

@@ -249,7 +249,7 @@ class FakeNode:
 
 async def until(predicate: Callable[[], object]) -> None:
     """Let the loop run until the predicate holds; an error after five seconds."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not predicate():  # noqa: ASYNC110  (nobody signals what tests look at)
             await asyncio.sleep(0)
 
@@ -357,7 +357,7 @@ class FakeWorker:
     def close_moved(self, leader_http: str | None) -> None: ...
 
     async def take(self) -> list[Assignment]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             return await self.jobs.get()
 
 

@@ -31,7 +31,7 @@ class Lane:
         self._writer.write(data)
 
     async def answer(self) -> tuple[int, dict[str, str], Any]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             head = (await self._reader.readuntil(b"\r\n\r\n")).decode()
             status, *lines = head.split("\r\n")
             headers = dict(line.split(": ", 1) for line in lines if line)
@@ -40,7 +40,7 @@ class Lane:
         return int(status.split()[1]), headers, msgspec.json.decode(body) if is_json else body
 
     async def ended(self) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await self._reader.read() == b""
 
     def close(self) -> None:

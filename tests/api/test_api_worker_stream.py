@@ -30,7 +30,7 @@ class Link:
     async def next(self):
         """The next frame that is not a heartbeat; None when the node closed."""
         while True:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 message = await self.socket.receive()
             if message.type is not WSMsgType.BINARY:
                 return None
@@ -300,7 +300,7 @@ async def test_heartbeats_flow_and_silence_ends_the_link(tmp_path):
     async with serving(tmp_path, worker_ttl_seconds=0.15) as api, linked(api) as link:
         await link.register()
         beats = 0
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while (message := await link.socket.receive()).type is WSMsgType.BINARY:
                 assert msgspec.msgpack.decode(message.data) == ["heartbeat"]
                 beats += 1

@@ -118,7 +118,7 @@ def address(mesh: Mesh) -> tuple[str, int]:
 
 async def read_until_closed(reader: asyncio.StreamReader) -> bytes:
     try:
-        return await asyncio.wait_for(reader.read(), 10)
+        return await asyncio.wait_for(reader.read(), 60)
     except OSError:
         return b""
 

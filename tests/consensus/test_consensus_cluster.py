@@ -143,7 +143,7 @@ async def test_a_callback_may_propose_again_and_is_never_called_from_inside(tmp_
 
         leader.consensus.propose(b"x", again)
         assert seen == []
-        await asyncio.wait_for(done.wait(), 10)
+        await asyncio.wait_for(done.wait(), 60)
         assert leader.machine.entries == [b"x"] * 5
 
 

@@ -97,7 +97,7 @@ async def test_an_idle_disk_thread_tries_again_when_a_write_does_not_fit() -> No
     disk.write(second)
     await until(lambda: disk.is_full)
     del rig.files.write  # type: ignore[method-assign]
-    assert await asyncio.wait_for(durable.get(), 15) is second
+    assert await asyncio.wait_for(durable.get(), 60) is second
     await until(lambda: not disk.is_full)
     disk.close()
     assert errors == []
@@ -346,7 +346,7 @@ async def test_a_full_cluster_refuses_clearly_and_recovers(cluster: Cluster) -> 
                 return str(why)
             await asyncio.sleep(0.02)
 
-    assert await asyncio.wait_for(refused(), 10)
+    assert await asyncio.wait_for(refused(), 60)
     for node in cluster.nodes:
         empty(node)
     await commit_when_possible(cluster, b"after")
@@ -366,7 +366,7 @@ async def test_a_disk_that_fills_for_good_ends_in_no_wrong_answer(cluster: Clust
     assert not future.done()
     for node in cluster.nodes:
         del node.consensus._disk._files.write  # type: ignore[union-attr]
-    assert (await asyncio.wait_for(future, 15))[0] in (Outcome.APPLIED, Outcome.UNKNOWN)
+    assert (await asyncio.wait_for(future, 60))[0] in (Outcome.APPLIED, Outcome.UNKNOWN)
     await commit_when_possible(cluster, b"later")
     assert (await cluster.all_equal())[-1] == b"later"
 

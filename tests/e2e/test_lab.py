@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,8 @@ class Lab:
 @pytest.fixture
 async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     async with LocalCluster(tmp_path, nodes=1, flags=FLAGS) as cluster:
-        workers = [await cluster.worker(f"student-{i}", slots=4) for i in (1, 2)]
-        yield Lab(cluster, workers)
+        students = (cluster.worker(f"student-{i}", slots=4) for i in (1, 2))
+        yield Lab(cluster, await asyncio.gather(*students))
 
 
 async def test_exercise_1_an_immediate_job_runs_on_some_worker(lab: Lab) -> None:

@@ -56,7 +56,7 @@ class FullDisk:
     async def noticed(self) -> None:
         """Returns when a write failed and the next one was tried: rows are back in the buffer."""
         for _ in range(3):
-            await asyncio.wait_for(self._refusals.get(), 10)
+            await asyncio.wait_for(self._refusals.get(), 60)
 
     def free(self) -> None:
         self._full = False
@@ -108,7 +108,7 @@ async def test_flushed_rows_are_in_the_file_before_it_returns(history: History, 
 
 async def test_flushed_returns_for_entries_that_finished_nothing(history: History) -> None:
     history.add(3, lot([job(1, 3)]))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await history.flushed(1000)
 
 
@@ -238,7 +238,7 @@ async def test_old_jobs_are_pruned_in_the_background(path: Path) -> None:
     for day in (60, 69, 71, 99):
         history.add(day, lot([job(day, day, finished_ms=day * DAY_MS)]))
         await history.flushed(day)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while history.stats()["pruned_chunks"] < 2:
             clock.advance(61_000)
             await history.flushed(99)

@@ -76,7 +76,7 @@ class FakeCluster:
     def urls(self) -> list[str]:
         return [node.url for node in self.nodes]
 
-    async def until(self, condition: Callable[[], Any], timeout: float = 10.0) -> Any:
+    async def until(self, condition: Callable[[], Any], timeout: float = 60.0) -> Any:
         """Waits until `condition()` is true after some change; its value."""
         async with asyncio.timeout(timeout), self.changed:
             while not (value := condition()):

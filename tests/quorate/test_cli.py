@@ -220,7 +220,7 @@ async def test_sigterm_finishes_hands_back_and_exits_zero(
         fake, "worker", "jobs_app:app", "--grace-seconds", "0.3", PYTHONPATH=f"{ROOT}:{tmp_path}"
     )
     await fake.until(lambda: fake.status(command) == "running")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not (tmp_path / "pid").exists():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     process.send_signal(signal.SIGTERM)

@@ -104,7 +104,7 @@ async def test_a_silent_node_is_left(fake: FakeCluster, start_worker: StartWorke
 
 
 async def test_an_idle_worker_beats_its_heart(fake: FakeCluster, start_worker: StartWorker) -> None:
-    fake.ttl_seconds = 0.3
+    fake.ttl_seconds = 2.0  # a busy machine stands still for less
     await start_worker()
     link = fake.workers["w1"]
     await fake.until(lambda: link.frames.count(["heartbeat"]) >= 4)
@@ -129,16 +129,16 @@ async def test_a_drain_by_the_cluster_ends_the_worker(
     await link.socket.send_bytes(pack(["drain"]))
     await fake.until(lambda: ["drain"] in link.frames)
     gate.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await worker.task  # type: ignore[attr-defined]
-    assert await handle.result(5) == "done"
+    assert await handle.result(60) == "done"
     assert link.frames[-1] == ["bye"]
 
 
 async def test_a_refused_registration_ends_the_worker(fake: FakeCluster) -> None:
     fake.refuse_workers = ("validation", "slots is too large")
     with pytest.raises(WorkerRefused, match="slots is too large"):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await Worker(nodes=fake.urls).run()
 
 
@@ -151,7 +151,7 @@ async def test_a_worker_waits_for_a_cluster_that_is_not_there_yet(
     async with worker:
         for node in fake.nodes:
             await node.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await worker.registered.wait()
     assert fake.workers == {}
 
@@ -170,5 +170,5 @@ async def test_leaving_with_results_that_nobody_took_is_an_error(
     await fake.until(lambda: [frame for frame in link.frames if frame[0] == "done"])
     worker.stop()
     with pytest.raises(QuorateError, match="1 results could not be delivered"):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await task

@@ -36,15 +36,15 @@ async def test_jobs_end_as_they_should(app: Scheduler, protocol: Literal["stream
         await asyncio.Event().wait()
 
     async with Worker(app, protocol=protocol, slots=4):
-        assert await (await second_time_lucky.submit()).result(10) == 2
+        assert await (await second_time_lucky.submit()).result(60) == 2
         broken = await app.submit("simulate", {"fail_rate": 1}, max_retries=0)
         with pytest.raises(JobFailed, match="simulated failure"):
-            await broken.result(10)
+            await broken.result(60)
         dead = await app.client.dlq.list()
         assert [job.job_id for job in dead.items] == [broken.id]
         assert await app.client.dlq.purge() == 1
         handle = await endless.submit()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await started.wait()
         assert (await handle.cancel()).status == "cancelled"
 
@@ -52,7 +52,7 @@ async def test_jobs_end_as_they_should(app: Scheduler, protocol: Literal["stream
 async def test_a_batch_and_its_views(app: Scheduler) -> None:
     handles = await app.submit_many([("simulate", {"execution_time_ms": 0})] * 300)
     async with Worker(app, slots=8):
-        views = [await handle.wait(10) for handle in handles]
+        views = [await handle.wait(60) for handle in handles]
     assert {view.status for view in views} == {"completed"}
     page = await app.client.jobs.list(status="completed", limit=100)
     assert len(page.items) == 100
@@ -72,7 +72,7 @@ async def test_declared_schedules_survive_being_declared_again(app: Scheduler) -
         ran.set()
 
     async with Worker(app):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await ran.wait()
         before = await app.client.schedules.get("often")
         (after,) = await app.sync_schedules()
@@ -95,4 +95,4 @@ async def test_leaving_hands_back_without_using_up_an_attempt(app: Scheduler) ->
         handle = await wait.submit()
         await started.wait()
     async with Worker(app):
-        assert await handle.result(10) == 0
+        assert await handle.result(60) == 0
