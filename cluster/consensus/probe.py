@@ -76,6 +76,11 @@ class Probe:
         """(bytes, index, term), where the bytes begin with the kind of the entry."""
         return self.journal.entry_at(index)
 
+    @property
+    def awaits_install(self) -> bool:
+        """A leader takes a silent follower for alive, as it has all of a snapshot."""
+        return self.core.replicator.awaits_install()
+
     # Members -------------------------------------------------------------------------------
 
     @property

@@ -312,7 +312,7 @@ class Replicator:
                 self._counters.errors["no_snapshot_to_send"] += 1
                 return
         sender = progress.sender
-        if self._guards.on("c4_install_alive") and sender.is_installing():
+        if self._believes_busy(progress):
             self._engine.note_answer(peer)
         room = self._network.writable(peer) and not self._space.is_out_at(peer)
         for chunk, blob in sender.pump(
@@ -322,6 +322,15 @@ class Replicator:
                 return
         if sender.is_suspect:
             self.on_suspect(sender.index)
+
+    def awaits_install(self) -> bool:
+        """Somebody is taken for alive without a word from it, as it is busy with a snapshot."""
+        return any(self._believes_busy(progress) for progress in self._progress.values())
+
+    def _believes_busy(self, progress: Progress) -> bool:
+        if not self._guards.on("c4_install_alive"):
+            return False
+        return progress.sender is not None and progress.sender.is_installing()
 
     def on_snapshot_reply(self, peer: str, message: SnapshotReply) -> None:
         progress = self._progress.get(peer)

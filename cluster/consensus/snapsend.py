@@ -16,7 +16,7 @@ from .storage import Open, Storage
 from .wire import EMPTY, Blob, SnapshotChunk, SnapshotReply
 
 CHUNKS_AHEAD = 4
-INSTALL_GRACE_S = 60.0
+INSTALL_GRACE_S = 3.0  # far longer than a node's loop stands still while it takes a state over
 
 
 class Sequence(Protocol):
@@ -42,7 +42,8 @@ class SnapshotSender:
         self._asked = False
         self._question_seq = -1  # the latest question, if no data was sent after it
         self._answered = False
-        self._complete_at: float | None = None
+        self._answered_at = 0.0
+        self._is_complete = False
         self.index = index
         self.is_suspect = False  # refused after all of it had arrived, or unreadable here
 
@@ -65,8 +66,9 @@ class SnapshotSender:
             self._descriptor = -1
 
     def is_installing(self) -> bool:
-        """Everything has arrived and the follower is busy with it; believed for a minute (C4)."""
-        return self._complete_at is not None and now() - self._complete_at < INSTALL_GRACE_S
+        """Everything has arrived and the follower is busy with it (C4). It is believed so for a
+        while after its last answer: whoever is cut off from it must not lead on for long."""
+        return self._is_complete and now() - self._answered_at < INSTALL_GRACE_S
 
     def pump(
         self, term: int, sequence: Sequence, *, heartbeat: bool, room: bool
@@ -95,17 +97,14 @@ class SnapshotSender:
     def on_reply(self, message: SnapshotReply) -> None:
         if message.index != self.index or message.offset > self._size:
             return
-        if self._complete_at is not None and message.offset < self._size:
+        if self._is_complete and message.offset < self._size:
             self.is_suspect = True
         if message.seq == self._question_seq or message.offset < self._received:
             # Everything sent before the question was seen, or the receiver began again.
             self._offset = message.offset
-        self._answered = True
+        self._answered, self._answered_at = True, now()
         self._received = message.offset
-        if message.offset == self._size:
-            self._complete_at = self._complete_at or now()
-        else:
-            self._complete_at = None
+        self._is_complete = message.offset == self._size
 
     def _chunk(self, term: int, sequence: Sequence, offset: int) -> SnapshotChunk:
         return SnapshotChunk(

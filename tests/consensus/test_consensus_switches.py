@@ -24,6 +24,7 @@ from cluster.consensus.journal import Journal
 from cluster.consensus.proposals import Proposals
 from cluster.consensus.recovery import Recovered
 from cluster.consensus.replicator import WINDOW_MESSAGES
+from cluster.consensus.snapsend import INSTALL_GRACE_S
 from cluster.consensus.transfer import choose, transfer_leadership
 from cluster.consensus.wire import Append, AppendReply, HigherTerm, SnapshotReply, TimeoutNow
 from cluster.settings import Settings
@@ -182,6 +183,8 @@ def test_c4_an_installing_follower_keeps_its_leader(
     world.receive("b:1", SnapshotReply(world.engine.term(), seq, index, size))
     world.pass_time(2.0)
     assert (world.engine.role() is Role.LEADER) is guarded
+    world.pass_time(INSTALL_GRACE_S)  # silent for so long it is cut off, or dead
+    assert world.engine.role() is not Role.LEADER
 
 
 @guarded_or_not

@@ -26,7 +26,9 @@ def test_raft_keeps_its_promises(seed: int) -> None:
     )
 
 
-@pytest.mark.parametrize("seed", [50000559, 50003663, 50004603, 50004733, 60003118, 60003154])
+@pytest.mark.parametrize(
+    "seed", [50000559, 50003663, 50004603, 50004733, 60003118, 60003154, 71000739]
+)
 def test_what_failed_once_is_good(seed: int) -> None:
     assert not run_seed(seed, 6.0).failures
 
