@@ -9,10 +9,11 @@ from random import Random
 from xml.etree import ElementTree
 
 import pytest
+from msgspec import structs
 
 from chaos.live.soak.plot import SHOWN, plot
 from chaos.live.soak.sample import Sample, read, write_head, write_row
-from chaos.live.soak.verdict import FLOORS, judge, longest_lives, slope
+from chaos.live.soak.verdict import FLOORS, judge, longest_lives, peaks, slope
 
 MIB = 1 << 20
 EVERY_S = 5.0
@@ -95,6 +96,18 @@ def test_only_the_longest_life_of_a_node_is_judged() -> None:
 
 def test_a_life_of_a_few_samples_says_nothing() -> None:
     assert judge([sample(n * EVERY_S) for n in range(11)]) == []
+
+
+def test_a_life_of_less_than_half_the_time_is_told_but_not_judged() -> None:
+    def leaking(at: float) -> float:
+        return (100 + 100 * at) * MIB
+
+    steady = hour("rss_bytes", lambda at: 100 * MIB)
+    other = [structs.replace(each, node="n2") for each in hour("rss_bytes", leaking)]
+    brief = [each for each in other if each.s < 0.45 * 3_600]
+    assert growing([*steady, *brief]) == []
+    assert "rss_bytes 144.9 MiB" in peaks([*steady, *brief])
+    assert growing([*steady, *[each for each in other if each.s < 0.55 * 3_600]]) == ["rss_bytes"]
 
 
 def test_the_slope_is_the_median_of_all_pairs() -> None:

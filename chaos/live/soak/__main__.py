@@ -22,7 +22,7 @@ from chaos.live.availability.load import BATCH
 from chaos.live.soak.plot import plot
 from chaos.live.soak.run import soak
 from chaos.live.soak.sample import Sample, read
-from chaos.live.soak.verdict import judge
+from chaos.live.soak.verdict import judge, peaks
 
 
 def main() -> int:
@@ -62,6 +62,8 @@ def main() -> int:
 def _verdict(samples: list[Sample], faults: list[str]) -> int:
     growths = judge(samples)
     print("\n".join(map(str, growths)))
+    if samples:
+        print(peaks(samples))
     faults += [str(each) for each in growths if not each.is_flat]
     if not growths:
         faults.append("no node lived for long enough to be judged")

@@ -1,6 +1,7 @@
 """Flat, or growing: the rule by which a soak is judged.
 
-Looked at is the last two thirds of the longest life of each node; what comes before is warm-up. The
+Looked at is the last two thirds of the longest life of each node that lived for at least half of
+the time; what comes before is warm-up, and a life that is shorter is little else. The
 growth is the median of the slopes between all pairs of samples (Theil and Sen), which neither a
 spike nor a moment of quiet moves. A column is flat if that growth is below `SHARE` of its median an
 hour, or below its floor, an amount that does not matter.
@@ -20,6 +21,7 @@ from chaos.live.soak.sample import Sample
 SHARE = 0.10  # of the median, an hour
 POINTS_MAX = 240  # of a series; more are thinned
 SAMPLES_MIN = 12  # of a life that is judged
+LIFE_SHARE = 0.5  # of the whole time
 MIB = 1 << 20
 # Column -> growth an hour that does not matter.
 FLOORS: dict[str, float] = {
@@ -34,6 +36,8 @@ FLOORS: dict[str, float] = {
     "pending": 2_000,
     "running": 500,
 }
+
+PEAKS = ("rss_bytes", "fds", "threads", "journal_bytes", "history_buffered", "pending")
 
 
 class Growth(Struct):
@@ -58,9 +62,10 @@ class Growth(Struct):
 def judge(samples: Sequence[Sample]) -> list[Growth]:
     """Of every node; nothing of one that never lived for long."""
     growths = []
+    whole_s = samples[-1].s - samples[0].s if samples else 0.0
     for node, life in sorted(longest_lives(samples).items()):
         looked_at = life[len(life) // 3 :]
-        if len(life) < SAMPLES_MIN:
+        if len(life) < SAMPLES_MIN or life[-1].s - life[0].s < LIFE_SHARE * whole_s:
             continue
         minutes = (looked_at[-1].s - looked_at[0].s) / 60
         for column in FLOORS:
@@ -68,6 +73,14 @@ def judge(samples: Sequence[Sample]) -> list[Growth]:
             level = median(value for _, value in values)
             growths.append(Growth(node, column, level, slope(values) * 3_600, minutes))
     return growths
+
+
+def peaks(samples: Sequence[Sample]) -> str:
+    """The most that any life of any node had, also one that is not judged."""
+    most = {column: max(getattr(each, column) for each in samples) for column in PEAKS}
+    lives = len({(each.node, each.pid) for each in samples})
+    told = ", ".join(f"{column} {_amount(column, value)}" for column, value in most.items())
+    return f"most in any of {lives} lives: {told}"
 
 
 def longest_lives(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
