@@ -62,7 +62,8 @@ class Growth(Struct):
 def judge(samples: Sequence[Sample]) -> list[Growth]:
     """Of every node; nothing of one that never lived for long."""
     growths = []
-    whole_s = samples[-1].s - samples[0].s if samples else 0.0
+    moments_s = [each.s for each in samples] or [0.0]
+    whole_s = max(moments_s) - min(moments_s)
     for node, life in sorted(longest_lives(samples).items()):
         looked_at = life[len(life) // 3 :]
         if len(life) < SAMPLES_MIN or life[-1].s - life[0].s < LIFE_SHARE * whole_s:
