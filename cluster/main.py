@@ -20,6 +20,7 @@ from cluster.node import Node
 from cluster.preflight import NodeStartError
 from cluster.settings import Settings, SettingsError
 from cluster.vitals.descriptors import raise_limit, shortage
+from cluster.vitals.heap import share_one_heap
 
 # Rows are not tracked by the collector and nothing in the node forms cycles on the hot path, so
 # collections are rare; start-up garbage is frozen out of every later one. The first two generations
@@ -31,6 +32,7 @@ log = logging.getLogger("quorate")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a node until SIGTERM or SIGINT. Returns the exit code."""
+    share_one_heap()
     try:
         settings = Settings.load(sys.argv[1:] if argv is None else argv, os.environ)
     except SettingsError as error:
