@@ -45,7 +45,7 @@ sim: setup  ## seeded simulations of whole clusters: SEEDS=1000 make sim
 chaos: setup  ## kill -9, pauses and restarts of real nodes under load: CYCLES=500 SEED=7 make chaos
 	@$(BIN)/python -m chaos.live.kills --cycles $(or $(CYCLES),50) --seed $(or $(SEED),1)
 
-bench: setup  ## measure P1 to P6, P9 and variants (SCALE=full for the record, ROWS=P2,V), append to bench/RESULTS.md
+bench: setup  ## measure all rows, P1 to P11, F, S1 and variants (SCALE=full for the record, ROWS=P2,V), append to bench/RESULTS.md
 	@$(BIN)/python -m bench --scale $(or $(SCALE),quick) $(if $(ROWS),--rows $(ROWS))
 
 peers: setup  ## the same work on other queues, side by side (docs/comparison.md): JOBS=20000 ROUNDS=3

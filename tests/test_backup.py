@@ -130,9 +130,14 @@ def test_something_else_is_no_backup(content: bytes, why: str, tmp_path: Path) -
 def test_a_backup_that_was_cut_off_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "b.tar"
     write_backup(path, replayed(2), 20)
-    path.write_bytes(path.read_bytes()[:-2_000])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-2_000])
     with open_bundle(path) as bundle, pytest.raises(BackupError):
         bundle.check()
+    for lacking in (1, 512, 1_024):  # nothing but the mark of the end
+        path.write_bytes(whole[:-lacking])
+        with open_bundle(path) as bundle, pytest.raises(BackupError, match="is cut off at"):
+            bundle.check()
 
 
 def test_what_ran_has_used_its_attempt_up_and_is_retried() -> None:

@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 
 from chaos.live.mutants import MUTANTS
-from chaos.live.night import SLICE_S, Night, verdict_of
+from chaos.live.night import SLICE_S, Night, is_clean, verdict_of
 from chaos.live.runner import NotPossibleError, run
 from chaos.live.scenario import load, names
 
@@ -36,10 +36,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="default: a new one, removed after a success")
     parser.add_argument("--log", type=Path, help="of all: what has ended (in the folder)")
-    parser.add_argument("--slice", type=float, default=SLICE_S, help="of all: seconds of each")
-    parser.add_argument("--mutant", default="", choices=["", *MUTANTS], help="a build to be found")
+    parser.add_argument("--slice", type=float, help=f"of all: seconds of each ({SLICE_S:g})")
+    parser.add_argument(
+        "--mutant", default="", choices=["", *MUTANTS], help="of one scenario: a build to be found"
+    )
     parser.add_argument("--list", action="store_true", help="tell the scenarios and end")
     arguments = parser.parse_args()
+    if complaint := _complaint(arguments):
+        parser.error(complaint)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no process is left behind
     if arguments.list:
         for name in names():
@@ -61,6 +65,19 @@ def main() -> int:
     return 0
 
 
+def _complaint(arguments: argparse.Namespace) -> str:
+    """What would do nothing, and could be taken for a clean run."""
+    is_all = arguments.scenario == "all"
+    slice_s = SLICE_S if arguments.slice is None else arguments.slice
+    if arguments.minutes <= 0 or slice_s <= 0:
+        return "--minutes and --slice must be more than 0"
+    if is_all and arguments.mutant:
+        return "--mutant is for one scenario, not for all"
+    if not is_all and (arguments.log is not None or arguments.slice is not None):
+        return "--log and --slice are for --scenario all"
+    return ""
+
+
 def _one(arguments: argparse.Namespace, folder: Path) -> bool:
     scenario = load(arguments.scenario)
     print(f"{scenario.name}: {scenario.about}", flush=True)
@@ -76,12 +93,12 @@ def _one(arguments: argparse.Namespace, folder: Path) -> bool:
 
 def _all(arguments: argparse.Namespace, folder: Path) -> bool:
     log = arguments.log or folder / "night.jsonl"
-    night = Night(names(), arguments.seed, folder, log, arguments.slice)
+    night = Night(names(), arguments.seed, folder, log, arguments.slice or SLICE_S)
     with contextlib.suppress(KeyboardInterrupt):  # the verdict on what there is
         night.run(arguments.minutes)
     told = night.told()
     print(verdict_of(told), flush=True)
-    return not any(each.faults for each in told)
+    return is_clean(told)
 
 
 if __name__ == "__main__":

@@ -118,8 +118,13 @@ class Night:
             file.write(msgspec.json.encode(one) + b"\n")
 
 
+def is_clean(told: Sequence[Slice]) -> bool:
+    """Whether something ran, and nothing that ran found a fault."""
+    return any(not each.left_out for each in told) and not any(each.faults for each in told)
+
+
 def verdict_of(told: Sequence[Slice]) -> str:
-    """One page for all of it; its last line begins with CLEAN or FAILED."""
+    """One page for all of it; its last line begins with CLEAN, FAILED or NOTHING RAN."""
     strikes: Counter[str] = Counter()
     for each in told:
         strikes.update(each.strikes)
@@ -140,5 +145,8 @@ def verdict_of(told: Sequence[Slice]) -> str:
     for each in failed[:SHOWN]:
         lines.append(f"{each.scenario}, seed {each.seed}: {len(each.faults)} ({each.folder})")
         lines += [f"  {fault}" for fault in each.faults[:SHOWN]]
-    lines.append(f"FAILED: {len(failed)} of {len(ran)} runs" if failed else "CLEAN")
+    if failed:
+        lines.append(f"FAILED: {len(failed)} of {len(ran)} runs")
+    else:
+        lines.append("CLEAN" if is_clean(told) else "NOTHING RAN")
     return "\n".join(lines)

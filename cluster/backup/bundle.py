@@ -14,6 +14,7 @@ from typing import BinaryIO
 from .manifest import MANIFEST, Manifest, Part, decode_manifest, encode_manifest
 
 PIECE_BYTES = 1 << 20
+END = bytes(2 * tarfile.BLOCKSIZE)  # of a tar
 
 
 class BackupError(Exception):
@@ -45,7 +46,7 @@ def stream(manifest: Manifest, files: dict[str, BinaryIO]) -> Iterator[bytes]:
             left -= len(piece)
             yield piece
         yield _padding(part.bytes)
-    yield bytes(2 * tarfile.BLOCKSIZE)
+    yield END
 
 
 def _head(name: str, size: int, created_ms: int) -> bytes:
@@ -85,7 +86,7 @@ class Bundle:
         return file
 
     def check(self) -> None:
-        """Reads every part; BackupError names the first one that is not as it was written."""
+        """Reads every part; BackupError names what is not as written, or the missing end."""
         for name, part in self.manifest.parts.items():
             try:
                 with self.open(name) as file:
@@ -97,6 +98,15 @@ class Bundle:
                     f"{self.path}: {name} is damaged ({found.bytes} bytes, sha256 {found.sha256}; "
                     f"it had {part.bytes}, {part.sha256}): take another backup"
                 )
+        self._check_end()
+
+    def _check_end(self) -> None:
+        """A copy that stopped on its way is told even where all it lacks is the mark of the end."""
+        last = max(self._tar.getmembers(), key=lambda info: info.offset_data)
+        end = last.offset_data + last.size + len(_padding(last.size)) + len(END)
+        size = self.path.stat().st_size
+        if size < end:
+            raise BackupError(f"{self.path} is cut off at {size} of {end} bytes: copy it again")
 
 
 def open_bundle(path: Path) -> Bundle:

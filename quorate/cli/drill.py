@@ -142,15 +142,28 @@ def _say(text: str) -> None:
 def _options(args: argparse.Namespace) -> Options:
     from ..drill.scene import Options
 
-    for name in ("jobs", "sample", "minutes"):
-        if getattr(args, name) <= 0:
-            raise UsageError(f"--{name} must be more than 0")
+    for name in ("jobs", "sample", "minutes", "rto_seconds", "rpo_seconds"):
+        value = getattr(args, name, None)
+        if value is not None and value <= 0:
+            raise UsageError(f"--{name.replace('_', '-')} must be more than 0")
     named = {name: getattr(args, name, None) for name in Options.__dataclass_fields__}
     if named["kept_log"] is not None:
-        named["kept_log"] = Path(named["kept_log"])
+        named["kept_log"] = _kept_log(named["kept_log"])
     if named["start_command"] and not named["kill_command"]:
         raise UsageError("--start-command needs --kill-command")
     return Options(**{name: value for name, value in named.items() if value is not None})
+
+
+def _kept_log(folder: str) -> Path:
+    """Looked at before the cluster is given any work."""
+    from ..drill.region import newest_backup
+    from ..drill.step import DrillError
+
+    try:
+        newest_backup(Path(folder))
+    except (OSError, DrillError) as error:
+        raise UsageError(f"--kept-log: {error}") from None
+    return Path(folder)
 
 
 async def _run(client: Client, name: str, options: Options) -> Report:

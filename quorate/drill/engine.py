@@ -105,6 +105,8 @@ async def _step(scene: Scene, step: Step) -> StepRecord:
     if not isinstance(error, PROBLEMS):
         raise error
     detail = str(error) or type(error).__name__
+    if isinstance(error, TimeoutError) and not str(error):
+        detail = "it took too long"
     return StepRecord(step.phase, step.text, "failed", took, detail)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from chaos.live.__main__ import main
 from chaos.live.judge import Fault
-from chaos.live.night import Night, Slice, verdict_of
+from chaos.live.night import Night, Slice, is_clean, verdict_of
 from chaos.live.runner import NotPossibleError, Verdict
 from chaos.live.scenario import Scenario
 
@@ -88,3 +89,34 @@ def test_a_cluster_that_does_not_start_is_a_fault_and_the_night_goes_on(tmp_path
 def test_a_machine_that_can_run_nothing_comes_to_an_end(tmp_path: Path) -> None:
     told = Night(["cuts"], 1, tmp_path, tmp_path / "log", play=Stage().play).run(1)
     assert told == [Slice("cuts", 1, 0.0, "no wires")]
+    assert verdict_of(told).splitlines()[-1] == "NOTHING RAN"
+    assert not is_clean(told)
+
+
+def test_a_night_that_was_broken_off_at_once_is_not_clean() -> None:
+    assert verdict_of([]).splitlines()[-1] == "NOTHING RAN"
+    assert not is_clean([])
+    assert is_clean([Slice("crashes", 1, 60.0), Slice("cuts", 1, 0.0, "no wires")])
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--minutes", "0"], "must be more than 0"),
+        (["--scenario", "all", "--slice", "-1"], "must be more than 0"),
+        (["--scenario", "all", "--mutant", "no_keys"], "--mutant is for one scenario"),
+        (["--scenario", "stalls", "--log", "x"], "are for --scenario all"),
+        (["--scenario", "stalls", "--slice", "9"], "are for --scenario all"),
+    ],
+)
+def test_flags_that_would_do_nothing_are_refused(
+    flags: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["chaos.live", *flags])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err

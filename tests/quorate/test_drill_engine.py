@@ -85,13 +85,22 @@ async def test_a_drill_that_goes_well_leaves_nothing(client: Client) -> None:
     assert (await play(client, Toy)).verdict == PASS  # another one may follow at once
 
 
-async def test_a_step_that_fails_skips_the_rest_but_not_the_failback(client: Client) -> None:
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (DrillError("no worker runs a job"), "no worker runs a job"),
+        (TimeoutError(), "it took too long"),
+    ],
+)
+async def test_a_step_that_fails_skips_the_rest_but_not_the_failback(
+    client: Client, error: Exception, told: str
+) -> None:
     def fail(toy: Toy) -> None:
-        raise DrillError("no worker runs a job")
+        raise error
 
     report = await play(client, type("Failing", (Toy,), {"at_fault": staticmethod(fail)}))
     assert (report.verdict, outcomes(report)) == (FAIL, ["done", "failed", "skipped", "done"])
-    assert report.steps[1].detail == "no worker runs a job"
+    assert report.steps[1].detail == told
     assert await left(client) == (0, 0, 0)
 
 

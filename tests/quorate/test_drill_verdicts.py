@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from quorate.cli import main
 from quorate.drill import compare, criteria
 from quorate.drill.criteria import Criterion
 from quorate.drill.load import longest_gap
@@ -200,3 +201,26 @@ def test_the_newest_backup_is_taken_and_its_log_stands_still(tmp_path: Path) -> 
     log.write_text("before and after")
     assert newest_backup(frozen).read_text() == "12"
     assert (frozen / "log-1.kept").read_text() == "before"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["failover", "--rto-seconds", "0"], "--rto-seconds must be more than 0"),
+        (["dr", "--rpo-seconds", "-1"], "--rpo-seconds must be more than 0"),
+        (["backup", "--jobs", "0"], "--jobs must be more than 0"),
+        (["dr", "--kept-log", "no/such/folder"], "--kept-log: "),
+        (["dr", "--kept-log", "."], "has no full-*.tar"),
+    ],
+)
+def test_what_cannot_pass_is_refused_before_the_cluster_is_asked(
+    flags: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    nobody = ["--nodes", "http://127.0.0.1:1", "--retry-seconds", "0.1"]
+    assert main(["drill", *flags, *nobody]) == 2
+    assert said in capsys.readouterr().err
