@@ -106,7 +106,9 @@ class ClockWatch(Actor):
             await asyncio.gather(*(self._sample(peer) for peer in due))
         self.peers.keep(peer.id for peer in peers)
         voters = self._raft.voters()
-        votes = self.peers.votes(self._raft.node_id, voters, self._clock.elapsed_ms())
+        guard = self._clock.guard
+        since_ms = guard.refused_at_ms if guard.is_refusing else 0
+        votes = self.peers.votes(self._raft.node_id, voters, self._clock.elapsed_ms(), since_ms)
         self._clock.consult(votes)
         self._tell_changes()
         self._watch_replicated_time()

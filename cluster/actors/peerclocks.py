@@ -86,12 +86,19 @@ class PeerClocks:
             for peer_id in [known for known in book if known not in members]:
                 del book[peer_id]
 
-    def votes(self, node_id: str, voters: tuple[str, ...], elapsed_ms: int) -> Votes:
-        """The clocks that count, of those that were read lately."""
+    def votes(
+        self, node_id: str, voters: tuple[str, ...], elapsed_ms: int, since_ms: int = 0
+    ) -> Votes:
+        """The clocks that count: read lately, and asked at `since_ms` or later."""
         others = (peer_id for peer_id in voters if peer_id != node_id)
         fresh = [known for known in map(self._known.get, others) if known is not None]
-        bases = (known.base_ms for known in fresh if elapsed_ms - known.taken_ms <= FRESH_MS)
-        return Votes(tuple(bases), len(voters), node_id in voters)
+        bases = (
+            known.base_ms
+            for known in fresh
+            if elapsed_ms - known.taken_ms <= FRESH_MS
+            and known.taken_ms - known.round_trip_ms >= since_ms
+        )
+        return Votes(tuple(bases), len(voters), node_id in voters, since_ms)
 
     def get(self, peer_id: str) -> PeerClock | None:
         return self._known.get(peer_id)

@@ -6,7 +6,8 @@ The rules, in the order in which they win:
 
 1. What an operator accepted holds until this clock agrees with a majority again.
 2. A majority of the voters' clocks that agree with each other is right: a wall clock among them
-   is adopted, however far it jumped; another one is refused, and the majority's time is taken.
+   is adopted, however far it jumped, if they were read after the jump (one that was wrong by as
+   much a while ago does not vouch for it); another is refused, and the majority's time is taken.
 3. Else the wall clock is adopted while it moves by no more than the bound between two looks. When
    it moves further it is refused: time runs on with elapsed time until the wall clock is back.
 """
@@ -35,11 +36,13 @@ class Change:
 @dataclass(frozen=True)
 class Votes:
     """What is known of the clocks of the members that vote: the bases of the others' that were read
-    lately, how many vote in all, and whether this node is one of them."""
+    lately, how many vote in all, and whether this node is one of them. All of them were asked at
+    `since_ms` of elapsed time or later."""
 
     others_ms: tuple[int, ...] = ()
     voters: int = 1
     own_votes: bool = True
+    since_ms: int = 0
 
 
 def agreement(own_ms: int, votes: Votes, bound_ms: int) -> int | None:
@@ -63,6 +66,7 @@ class Guard:
     def __init__(self, bound_ms: int) -> None:
         self.bound_ms = bound_ms
         self.is_refusing = False
+        self.refused_at_ms = 0  # by elapsed time: since then, if it is refusing
         self.is_vouched = False  # a majority was seen to agree, at least once
         self.is_accepted = False  # by an operator, against the majority
         self.changes: deque[Change] = deque(maxlen=CHANGES_KEPT)
@@ -79,7 +83,7 @@ class Guard:
                 self._ends("returned", off_ms, off_ms)
             return wall_ms
         if not self.is_refusing:
-            self.is_refusing = True
+            self.is_refusing, self.refused_at_ms = True, elapsed_ms
             self.changes.append(Change("refused", off_ms, 0))
         return base_ms + elapsed_ms
 
@@ -93,12 +97,12 @@ class Guard:
         shared_now_ms = shared_ms + elapsed_ms
         if abs(wall_ms - shared_now_ms) <= self.bound_ms:
             self.is_accepted = False
-            if self.is_refusing:
+            if self.is_refusing and votes.since_ms >= self.refused_at_ms:
                 self._base_ms = wall_ms - elapsed_ms
                 self._ends("majority", wall_ms - now_ms, wall_ms - now_ms)
         elif not self.is_accepted and abs(now_ms - shared_now_ms) > self.bound_ms:
             self._base_ms = shared_ms
-            self.is_refusing = True
+            self.is_refusing, self.refused_at_ms = True, elapsed_ms
             moved_ms = shared_now_ms - now_ms
             self.changes.append(Change("outvoted", wall_ms - shared_now_ms, moved_ms))
 

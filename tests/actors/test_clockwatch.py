@@ -164,6 +164,22 @@ async def test_a_jump_that_all_nodes_see_is_followed_within_seconds() -> None:
 
 
 @virtual
+async def test_who_was_wrong_by_as_much_and_died_does_not_vouch_for_a_jump() -> None:
+    rig = Rig()
+    rig.others.offs_ms["c"] = HOUR_MS
+    await rig.start()
+    rig.others.offs_ms["c"] = None
+    await asyncio.sleep(2)
+    rig.machine.jump(HOUR_MS)
+    await asyncio.sleep(5)
+    assert (rig.off_ms(), rig.watch.standing) == (0, "refused")
+    rig.others.offs_ms["c"] = HOUR_MS  # now two of three have it, and say so
+    await asyncio.sleep(5)
+    assert (rig.off_ms(), rig.watch.standing) == (HOUR_MS, "majority")
+    await rig.stop()
+
+
+@virtual
 async def test_an_operators_word_holds_against_the_others() -> None:
     rig = Rig()
     await rig.start()

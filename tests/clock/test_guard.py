@@ -38,10 +38,13 @@ class Bench:
     def passes(self, ms: int) -> None:
         self.elapsed_ms += ms
 
-    def hears(self, *offs_ms: int, voters: int = 3, own_votes: bool = True) -> None:
-        """The other clocks, as their distances from the true time."""
+    def hears(
+        self, *offs_ms: int, voters: int = 3, own_votes: bool = True, ago_ms: int = 0
+    ) -> None:
+        """The other clocks, as their distances from the true time, so long ago."""
         others = tuple(START_MS + off for off in offs_ms)
-        self.guard.consult(self.wall_ms, self.elapsed_ms, Votes(others, voters, own_votes))
+        votes = Votes(others, voters, own_votes, self.elapsed_ms - ago_ms)
+        self.guard.consult(self.wall_ms, self.elapsed_ms, votes)
 
     def kinds(self) -> list[str]:
         kinds = [change.kind for change in self.guard.changes]
@@ -95,6 +98,18 @@ def test_a_majority_that_agrees_with_the_jump_ends_the_refusal() -> None:
     bench.hears(HOUR_MS + 20, 0)  # with the own one two of three
     assert bench.off_ms() == HOUR_MS
     assert bench.kinds() == ["refused", "majority"]
+
+
+def test_a_clock_that_was_wrong_by_as_much_before_does_not_vouch_for_a_jump() -> None:
+    bench = Bench()
+    bench.passes(20_000)
+    bench.jumped_ms = HOUR_MS
+    assert bench.off_ms() == 0
+    bench.passes(1_000)
+    bench.hears(HOUR_MS, 0, ago_ms=1_001)
+    assert (bench.off_ms(), bench.kinds()) == (0, ["refused"])
+    bench.hears(HOUR_MS, 0, ago_ms=1_000)
+    assert (bench.off_ms(), bench.kinds()) == (HOUR_MS, ["majority"])
 
 
 def test_one_of_five_that_agrees_is_not_enough() -> None:

@@ -55,7 +55,10 @@ class Machine:
         self.peers.answered(other.id, answer, now_ms - round_trip_ms, now_ms)
 
     def consults(self) -> None:
-        self.clock.consult(self.peers.votes(self.id, self.ids, self.elapsed_ms))
+        self.clock.read()
+        guard = self.clock.guard
+        since_ms = guard.refused_at_ms if guard.is_refusing else 0
+        self.clock.consult(self.peers.votes(self.id, self.ids, self.elapsed_ms, since_ms))
 
 
 def lie(machine: Machine, rng: Random) -> None:
