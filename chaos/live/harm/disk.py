@@ -7,10 +7,12 @@ in its data folder (see chaos/live/hurt_node.py); its history stays well.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from chaos.live.harm.field import Field
 from chaos.live.processes import NodeChild
@@ -24,13 +26,25 @@ BROKEN_EXIT = 70
 async def full(field: Field, seconds: float) -> None:
     assert field.disk is not None, "this scenario's cluster needs `disk_mb`"
     filler = field.disk / "filler"
-    with filler.open("wb") as file:
-        free = shutil.disk_usage(field.disk).free
-        os.posix_fallocate(file.fileno(), 0, max(1, free - LEFT_BYTES))
     try:
+        while not fill(filler):
+            pass
         await asyncio.sleep(seconds)
     finally:
         filler.unlink()
+
+
+def fill(filler: Path) -> bool:
+    """False when somebody else wrote at that moment: there is less space than there was."""
+    with filler.open("wb") as file:
+        free = shutil.disk_usage(filler.parent).free
+        try:
+            os.posix_fallocate(file.fileno(), 0, max(1, free - LEFT_BYTES))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            return free <= LEFT_BYTES  # then it is full as it is
+    return True
 
 
 @contextmanager
