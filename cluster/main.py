@@ -63,7 +63,7 @@ async def _serve(settings: Settings) -> int:
     scarce = shortage(settings.connections_expected)
     if scarce is not None:
         log.warning(scarce)
-    node = Node(settings, on_stuck=exit_process)
+    node = Node(settings, on_stuck=exit_process, once_serving=_settle_memory)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -75,13 +75,16 @@ async def _serve(settings: Settings) -> int:
         return 1
     if not started:
         return 0
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
     await stop.wait()
     log.info("stopping")
     await node.stop()
     return 0
+
+
+def _settle_memory() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 async def _start(node: Node, stop: asyncio.Event) -> bool:

@@ -85,7 +85,8 @@ class Node:
     `start()` and `stop()`. All methods belong to the event loop that started it.
 
     `on_stuck(why)` is called, from a thread, when that loop stands still for good; without it this
-    is only logged, for the process belongs to whoever embeds the node."""
+    is only logged, for the process belongs to whoever embeds the node. `once_serving()` is called
+    at the end of the start; what it takes counts as no stall."""
 
     highest_level = OWN.highest  # that this release knows
     make_raft = RaftState
@@ -95,9 +96,11 @@ class Node:
         settings: Settings,
         clock: Clock | None = None,
         on_stuck: Callable[[str], None] | None = None,
+        once_serving: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings = settings
         self._on_stuck = on_stuck
+        self._once_serving = once_serving
         self.clock = GuardedClock(
             clock or SystemClock(),
             round(settings.clock_jump_seconds * 1000),
@@ -326,7 +329,6 @@ class Node:
         self._started = True
         self._level_mark.write()
         observe_timer(self.raft.consensus, self.vitals.loop.on_timer)
-        self.vitals.watch()  # not before: what is read from disk at the start takes its time
         self.archivist.settle()
         self.leader_watch.start()
         self.watches.start()
@@ -335,6 +337,8 @@ class Node:
         except NodeStartError:
             await self.stop()
             raise
+        self._once_serving()
+        self.vitals.watch()  # not before: reading from disk and building the API take their time
 
     async def _abandon(self) -> None:
         if hasattr(self, "history"):

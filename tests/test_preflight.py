@@ -34,3 +34,16 @@ async def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
     assert "is in use" in await refusal(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {LOCK_FILE}
     owner.close()
+
+
+async def test_a_node_that_has_just_started_tells_no_stall(tmp_path: Path) -> None:
+    """Its own start stood in the metric for as long as it lived, and hid what came later."""
+    http, raft = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    watched: list[bool] = []
+    node = Node(
+        Settings(http=http, listen=raft, data=tmp_path),
+        once_serving=lambda: watched.append(node.vitals.loop.is_watching),
+    )
+    async with node:
+        assert watched == [False]
+        assert node.vitals.loop.is_watching

@@ -49,6 +49,7 @@ class LoopWatch:
         self._ended = threading.Event()
         self._loop_thread = 0
         self._cpu_clock: int | None = None
+        self._started_s = 0.0
         # Written by the loop, read by the thread.
         self._beat_s = 0.0
         self._beat_cpu_s = 0.0
@@ -58,6 +59,10 @@ class LoopWatch:
         self._excused_s = 0.0  # before this the silence is not the loop's fault
         self._wakes_s = 0.0
 
+    @property
+    def is_watching(self) -> bool:
+        return self._thread is not None
+
     # -- life ------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -66,6 +71,7 @@ class LoopWatch:
         if hasattr(time, "pthread_getcpuclockid"):
             self._cpu_clock = time.pthread_getcpuclockid(self._loop_thread)
         self._beat_s, self._beat_cpu_s = self._clock(), time.thread_time()
+        self._started_s = self._beat_s
         self._thread = threading.Thread(target=self._run, name="loopwatch", daemon=True)
         self._thread.start()
 
@@ -82,7 +88,8 @@ class LoopWatch:
         if self._thread is None:
             return
         now_s = self._clock()
-        late_s = max(now_s - due_s, 0.0)
+        # What was due before the start was late for what went on then.
+        late_s = max(now_s - max(due_s, self._started_s), 0.0)
         before_s, before_cpu_s = self._beat_s, self._beat_cpu_s
         self._beat_s, self._beat_cpu_s = now_s, time.thread_time()
         self._observe_ms(int(late_s * 1000))

@@ -46,6 +46,14 @@ class Watched:
         self._pause_s = self.watch.look(self.now_s)
 
 
+def test_what_was_slow_before_the_watch_began_is_no_stall() -> None:
+    watched = Watched()
+    watched.now_s += 0.01
+    watched.turn(late_s=3.0)
+    assert watched.late_ms == [10]
+    assert watched.watch.longest_s == pytest.approx(0.01)
+
+
 def test_a_loop_that_turns_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
     watched = Watched()
     for _ in range(20):
