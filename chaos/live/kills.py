@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -224,13 +224,15 @@ async def equal_digests(cluster: LocalCluster, patience_s: float = 20.0) -> None
             raise Broken(f"replicas differ: {different}")
 
 
-async def metric_faults(cluster: LocalCluster, name: str) -> list[str]:
-    """What a healthy node never counts."""
+async def metric_faults(
+    cluster: LocalCluster, name: str, ordered: Collection[str] = ()
+) -> list[str]:
+    """What a healthy node never counts, but for the errors of consensus that a fault ordered."""
     node = next(one for one in cluster.nodes if one.name == name)
     status = await cluster.get("/v1/cluster", node)
-    faults = [f"{name} counts {status['consensus']['errors']}"] * bool(
-        status["consensus"]["errors"]
-    )
+    errors = status["consensus"]["errors"]
+    unexplained = {each: count for each, count in errors.items() if each not in ordered}
+    faults = [f"{name} counts {unexplained}"] if unexplained else []
     text = await cluster.get("/metrics", node)
     samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[:1] not in "#")
     for metric in (

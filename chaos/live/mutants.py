@@ -9,11 +9,14 @@ from collections.abc import Callable
 
 import msgspec
 
+from cluster.actors.desk import WorkerDesk
 from cluster.machine.commands import CompleteJobs, CompleteMany, SubmitJobs
 from cluster.machine.effects import Effects
 from cluster.machine.registry import REDUCERS, Reducer
 from cluster.machine.results import Result
 from cluster.machine.state import State
+from cluster.machine.tables import Block, Job
+from cluster.projections.ready import Lane, Span
 
 MUTANT_VARIABLE = "QUORATE_CHAOS_MUTANT"
 
@@ -43,4 +46,29 @@ def no_keys() -> None:
     REDUCERS[SubmitJobs] = submit
 
 
-MUTANTS: dict[str, Callable[[], None]] = {"any_attempt": any_attempt, "no_keys": no_keys}
+def newest_first() -> None:
+    """The leader gives out what became ready last."""
+
+    def add(lane: Lane, entry: Job | Block) -> None:
+        if isinstance(entry, Job):
+            lane.add_first(entry)
+        else:
+            lane.level(entry.kind.spec.priority).appendleft(Span(entry))
+            lane._jobs += entry.live
+
+    Lane.add = add  # type: ignore[method-assign]
+
+
+def too_much_credit() -> None:
+    """The leader believes that a worker takes two more jobs for each slot that gets free."""
+    honest = WorkerDesk.grant
+
+    def grant(desk: WorkerDesk, worker_id: int, credit: int) -> None:
+        honest(desk, worker_id, max(credit, 2 * credit))
+
+    WorkerDesk.grant = grant  # type: ignore[method-assign]
+
+
+MUTANTS: dict[str, Callable[[], None]] = {
+    mutant.__name__: mutant for mutant in (any_attempt, newest_first, no_keys, too_much_credit)
+}

@@ -21,6 +21,7 @@ from chaos.live.asking import Asker
 from chaos.live.chaos_tasks import FILE_VARIABLE
 from chaos.live.evidence import gather
 from chaos.live.harm import STRIKES, Field
+from chaos.live.harm.clock import apart_s
 from chaos.live.judge import Fault, History, judge
 from chaos.live.judge.story import tell
 from chaos.live.kills import Broken, alarms, equal_digests, knows_linearizable, metric_faults
@@ -178,7 +179,9 @@ class Run:
     async def _judge(self, runs_file: Path) -> None:
         verdict, traffic, registers = self.verdict, self._traffic, self._registers
         verdict.history = history = await gather(self._cluster, traffic, runs_file)
-        history.clock_bound_s = self._scenario.cluster.clock_bound_s
+        part = self._scenario.cluster
+        history.clocks_apart_s = apart_s(part.clock_bound_s)
+        history.slots = max(part.slots, LATE_SLOTS if part.latecomers else 0)
         history.replaced = self._place.replaced
         verdict.faults += judge(history)
         registers.check_all()
@@ -187,7 +190,7 @@ class Run:
         for text in self._asker.unexpected:
             self._fault("answers", text)
         for node in self._cluster.nodes:
-            for text in await metric_faults(self._cluster, node.name):
+            for text in await metric_faults(self._cluster, node.name, self._scenario.counted):
                 self._fault("counters", text)
         status = await self._cluster.get("/v1/cluster")
         verdict.figures = {

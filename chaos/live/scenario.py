@@ -49,6 +49,7 @@ class Scenario(Struct, forbid_unknown_fields=True):
     cluster: ClusterPart = field(default_factory=ClusterPart)
     load: LoadPart = field(default_factory=LoadPart)
     excused: list[str] = field(default_factory=list)  # in alarms of the logs: a fault ordered them
+    counted: list[str] = field(default_factory=list)  # errors of consensus, for the same reason
     name: str = ""
 
 

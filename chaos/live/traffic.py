@@ -18,7 +18,8 @@ UNIQUE_KEYS = 4
 RETRIES = {"max_retries": 50, "retry": {"strategy": "fixed", "base_seconds": 0.1}}
 # What a job asks for beside its name: kind -> share, options.
 KINDS: dict[str, tuple[float, dict[str, Any]]] = {
-    "work": (0.55, RETRIES),
+    "work": (0.5, RETRIES),
+    "urgent": (0.05, {**RETRIES, "priority": 1}),
     "stumble": (0.1, RETRIES),
     "doomed": (0.05, {"max_retries": 0}),
     "overtime": (0.03, {**RETRIES, "timeout_seconds": 1.0}),
@@ -78,7 +79,7 @@ class Traffic:
                 await self._cancel(rng, job_id)
 
     def _job(self, kind: str, mark: str, delay_s: float) -> dict[str, Any]:
-        name = "work" if kind == "delayed" else kind
+        name = "work" if kind in ("delayed", "urgent") else kind
         job = {"name": name, "payload": f"{mark} {kind} {PADDING}", **KINDS[kind][1]}
         return job | {"delay_seconds": delay_s} if delay_s else job
 

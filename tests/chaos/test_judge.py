@@ -19,7 +19,8 @@ def row(job_id: str, payload: str | None, **changes: Any) -> dict[str, Any]:
     made: dict[str, Any] = {"job_id": job_id, "payload": payload, "status": "completed"}
     made |= {"attempt": 1, "reason": None, "error_type": None, "error_message": None}
     made |= {"created_at": "2026-11-21T10:00:00.000Z", "finished_at": "2026-11-21T10:00:01.000Z"}
-    made |= {"worker_id": "7", "unique_key": None, "schedule_id": None} | changes
+    made |= {"worker_id": "7", "unique_key": None, "schedule_id": None}
+    made |= {"queue": "default", "name": "work", "priority": 5} | changes
     return {"output": f"by {made['attempt']}"} | made
 
 
@@ -77,6 +78,7 @@ def honest() -> History:
             )
         },
         digests=dict.fromkeys(NAMES, (40, "abc")),
+        slots=9,
     )
 
 
@@ -148,6 +150,29 @@ def begin_early(history: History) -> None:
     next(run for run in history.runs if run.job_id == "7").begun_s = 9.8
 
 
+def start_at(history: History, job_id: str, second: float) -> None:
+    at = f"2026-11-21T10:00:{second:06.3f}Z"
+    history.timelines[job_id][1] = event("started", 1) | {"at": at}
+
+
+def start_out_of_turn(history: History) -> None:
+    """8 was created a second after 1 and starts long before it."""
+    everywhere(history, "8", created_at="2026-11-21T10:00:01.000Z")
+    start_at(history, "8", 1.1)
+    start_at(history, "1", 2.2)
+
+
+def start_the_urgent_last(history: History) -> None:
+    """They wait since the same moment."""
+    everywhere(history, "8", priority=1)
+    start_at(history, "1", 1.5)
+    start_at(history, "8", 2.6)
+
+
+def run_too_many(history: History) -> None:
+    history.slots = 8
+
+
 def launch_twice(history: History) -> None:
     history.recurrences["s"].launched.append((4000, "10"))
 
@@ -206,6 +231,9 @@ PLANTED: list[tuple[str, str, Callable[[History], None]]] = [
     ("unique", "were alive together", live_together),
     ("unique", "got job 1 of None", give_the_wrong_job),
     ("not early", "0.200 s early", begin_early),
+    ("order", "job 1 was due and started 1.100 s after 8", start_out_of_turn),
+    ("order", "job 8 was due and started 1.100 s after 1", start_the_urgent_last),
+    ("limits", "pid 1 has 8 slots and ran 9 jobs", run_too_many),
     ("occurrences", "launched 4000 2 times", launch_twice),
     ("occurrences", "neither launched 1000", launch_not_at_all),
     ("occurrences", "no reason", omit_without_a_reason),
@@ -241,10 +269,31 @@ def test_a_planted_fault_is_found(rule: str, words: str, lie: Callable[[History]
 def test_a_clock_that_is_to_be_believed_excuses_what_it_can() -> None:
     history = honest()
     begin_early(history)
-    history.clock_bound_s = 0.5
+    history.clocks_apart_s = 0.5
     assert judge(history) == []
-    history.clock_bound_s = 0.1
+    history.clocks_apart_s = 0.1
     assert judge(history) != []
+
+
+def test_who_is_less_urgent_or_was_due_later_may_start_later() -> None:
+    history = honest()
+    start_the_urgent_last(history)
+    everywhere(history, "8", priority=9)
+    assert judge(history) == []
+    history = honest()
+    start_out_of_turn(history)
+    everywhere(history, "8", name="another")  # in a lane of its own
+    assert judge(history) == []
+
+
+def test_a_delayed_job_is_not_due_before_its_delay_is_over() -> None:
+    history = honest()
+    everywhere(history, "8", created_at="2026-11-21T10:00:00.500Z")
+    start_at(history, "8", 1.2)
+    start_at(history, "7", 2.6)  # created half a second before, due half a second after
+    assert judge(history) == []
+    history.requests[5] = Request(9.0, "f", ("f/0 delayed",), (("7",),))
+    assert [fault.rule for fault in judge(history)] == ["order"]
 
 
 def test_an_occurrence_may_still_wait() -> None:

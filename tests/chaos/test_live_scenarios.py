@@ -6,6 +6,7 @@ import pytest
 
 from chaos.live import scenario
 from chaos.live.harm import STRIKES
+from chaos.live.harm.clock import apart_s
 
 
 @pytest.mark.parametrize("name", scenario.names())
@@ -30,3 +31,8 @@ def test_every_fault_is_in_some_scenario() -> None:
 def test_an_unknown_scenario_is_refused() -> None:
     with pytest.raises(ValueError, match="no scenario 'nothing'; there are"):
         scenario.load("nothing")
+
+
+def test_clocks_that_are_believed_one_after_the_other_may_jump_both_ways() -> None:
+    assert apart_s(0.5) == 0.6  # a third of a second back, then as much forward
+    assert apart_s(0.0) == 0.0

@@ -12,6 +12,13 @@ HOUR_MS = 3_600_000
 STEPS_MS = (-HOUR_MS, -5_000, -800, -300, 300, 800, 5_000, HOUR_MS)
 
 
+def apart_s(bound_s: float) -> float:
+    """How far two clocks can be from each other that nodes believe, one after the other: a small
+    jump back and a small one forward are more than either."""
+    believed = [step for step in STEPS_MS if abs(step) <= bound_s * 1000]
+    return (max(believed, default=0) - min(believed, default=0)) / 1000
+
+
 def shift(node: NodeChild, off_ms: int) -> None:
     """From now on the node's wall clock is off by this much."""
     fresh = node.data / "clock.new"

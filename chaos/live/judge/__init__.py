@@ -8,14 +8,19 @@ from chaos.live.judge import (
     early,
     ended,
     fenced,
+    limits,
     occurrences,
+    order,
     replicas,
     requests,
     unique,
 )
 from chaos.live.judge.history import Fault, History
 
-RULES = (ended, requests, attempts, fenced, cancelled, unique, early, occurrences, replicas)
+RULES = (
+    ended, requests, attempts, fenced, cancelled, unique, early, order, limits,
+    occurrences, replicas,
+)  # fmt: skip
 
 
 def judge(history: History) -> list[Fault]:

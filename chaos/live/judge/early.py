@@ -24,5 +24,5 @@ def judge(history: History) -> Iterator[Fault]:
     }
     for run in history.runs:
         early_s = due_s.get(run.job_id, 0.0) - run.begun_s
-        if early_s > TOLERANCE_S + history.clock_bound_s:
+        if early_s > TOLERANCE_S + history.clocks_apart_s:
             yield Fault(RULE, f"job {run.job_id} began {early_s:.3f} s early", run.job_id)

@@ -81,7 +81,8 @@ class History:
     timelines: dict[str, list[Row]] = field(default_factory=dict)  # job id -> events
     recurrences: dict[str, Recurrence] = field(default_factory=dict)
     digests: dict[str, tuple[int, str]] = field(default_factory=dict)  # node name -> at, digest
-    clock_bound_s: float = 0.0  # jumps up to this were made and may be believed
+    clocks_apart_s: float = 0.0  # that nodes were to believe, one after the other
+    slots: int = 0  # of each worker; 0: not known
     # Nodes that lost their data: they need not know what ended before they came back.
     replaced: set[str] = field(default_factory=set)
 
