@@ -61,6 +61,11 @@ class Script:
         top = int(self.scene.announcement)
         drawn = await jobs.draw(self.client, top, options.sample, self.live_only)
         self.others = await jobs.fetch(self.client, drawn)
+        if len(self.others) < options.sample:
+            self.scene.report.notes.append(
+                f"{options.sample} random jobs were to be compared; the cluster had "
+                f"{len(self.others)} that were not the drill's own."
+            )
         text = criteria.counts_text(self.counts.live)
         return f"{text} in the cluster; {len(self.before)} own and {len(self.others)} other jobs"
 

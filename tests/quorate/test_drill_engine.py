@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
-from quorate import Client, Conflict
+from quorate import Client, Conflict, JobRequest
 from quorate.drill.announcement import TAG, end_all, standing
 from quorate.drill.criteria import holds
 from quorate.drill.engine import run
@@ -113,6 +113,19 @@ async def test_an_aborted_drill_is_put_back_and_cleaned(client: Client) -> None:
     assert (report.verdict, outcomes(report)) == (ABORTED, ["done", "aborted", "skipped", "done"])
     assert report.steps[1].detail == "signal SIGINT"
     assert await left(client) == (0, 0, 0)
+
+
+async def test_a_drill_says_when_there_was_little_to_compare(client: Client) -> None:
+    class Looking(Toy):
+        def steps(self) -> Sequence[Step]:
+            return (Step("baseline", "look", self.look), *super().steps())
+
+    told = (await play(client, Looking)).notes
+    assert told == [
+        "100 random jobs were to be compared; the cluster had 0 that were not the drill's own."
+    ]
+    await client.submit_many([JobRequest(name="theirs") for _ in range(100)])
+    assert (await play(client, Looking)).notes == []
 
 
 async def test_others_see_a_drill_and_end_it(client: Client) -> None:
