@@ -33,6 +33,7 @@ COUNTERS = (
     "quorate_proposed_batches",
     "quorate_proposed_commands",
     "quorate_assigned_jobs",
+    "quorate_raft_snapshots_taken",
 )
 STALL = "quorate_loop_longest_stall_seconds"
 
@@ -93,6 +94,7 @@ class Flow:
             "entries": f"{counts['quorate_proposed_batches'] / thousands:.1f} per 1,000 jobs",
             "fsyncs": f"{counts['quorate_raft_fsyncs'] / thousands:.1f} per 1,000 jobs",
             "node RSS": f"{self.rss_mb} MiB",
+            "snapshots": f"{counts['quorate_raft_snapshots_taken']:.0f}",
             "leader's longest stall": f"{self.longest_stall_ms:.0f} ms",
         }
 
@@ -120,8 +122,11 @@ class Meter:
         self._history_bytes = history_bytes(self._leader)
         self._shares = self._read()
 
-    def stop(self) -> dict[str, Usage]:
-        """What each kind of process used; at once, before anything else is asked."""
+    async def stop(self) -> dict[str, Usage]:
+        """What each kind of process used, with what they still do when the last job has ended: the
+        followers' applying, history, a snapshot that has begun."""
+        await replicas_equal(self._cluster)
+        await self.history_grew_bytes()
         return {role: share - self._shares[role] for role, share in self._read().items()}
 
     async def counted(self) -> dict[str, float]:
@@ -185,7 +190,7 @@ async def end_to_end(cluster: LocalCluster, load: Load) -> Flow:
         started = time.perf_counter()
         posts = await _pass_through(cluster, session, leader, load)
         seconds = time.perf_counter() - started
-        shares = meter.stop()
+        shares = await meter.stop()
     counts = await meter.counted()
     after = await by_status(cluster)
     once = counts["quorate_assigned_jobs"] == load.jobs  # none was given out twice
@@ -217,7 +222,7 @@ async def submission(cluster: LocalCluster, load: Load) -> Flow:
         started = time.perf_counter()
         await posting.run()
         seconds = time.perf_counter() - started
-        shares = meter.stop()
+        shares = await meter.stop()
     counts = await meter.counted()
     pending = (await by_status(cluster))["pending"] - before["pending"]
     holds = pending == load.jobs and await replicas_equal(cluster)

@@ -56,6 +56,7 @@ class Scale:
     burst: int  # schedules that are due at the same moment
     variant_jobs: int  # of the rows V, where a batch has 1,000
     pending: int = 1_000_000  # while something else is measured
+    many_jobs: int = 0  # rows P6 and P9 once more with so many; 0: not
 
 
 QUICK = Scale(
@@ -63,8 +64,8 @@ QUICK = Scale(
 )
 FULL = Scale(
     "full",
-    600_000,
-    300_000,
+    1_000_000,  # enough for a snapshot in the middle, as of P2
+    1_000_000,
     20_000,
     15.0,
     1_000_000,
@@ -76,6 +77,7 @@ FULL = Scale(
     1_000,
     10_000,
     120_000,
+    5_000_000,
     5_000_000,
 )
 

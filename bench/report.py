@@ -64,7 +64,9 @@ class Target:
 
 TARGETS = {
     "P1": Target((Bound("rate", 150_000, at_least=True),), ("cpu",)),
-    "P2": Target((Bound("rate", 50_000, at_least=True),), ("cpu",)),
+    "P2": Target(
+        (Bound("rate", 50_000, at_least=True),), ("cpu", "snapshots", "leader's longest stall")
+    ),
     "P3": Target((Bound("ratio", 60, at_least=True),), ("rate", "bare echo")),
     "P4": Target((Bound("p50", 2), Bound("p99", 6)), ("p99.9", "max", "bare echo")),
     "P5": Target((Bound("p99", 25),), ("p50", "max")),

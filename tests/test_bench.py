@@ -115,6 +115,18 @@ def test_cpu_time_of_this_process_grows_while_it_works() -> None:
     assert (usage_of(os.getpid()) - before).loop_cpu_s > 0
 
 
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="needs Linux's /proc")
+def test_a_child_that_has_ended_is_counted() -> None:
+    import os
+    import subprocess
+    import sys
+
+    before = usage_of(os.getpid())
+    while not (usage_of(os.getpid()) - before).children_cpu_s:  # in hundredths of a second
+        subprocess.run([sys.executable, "-c", "sum(range(3_000_000))"], check=True)
+    assert (usage_of(os.getpid()) - before).cpu_s > 0
+
+
 def test_a_run_says_what_the_machine_was_like_and_what_its_host_took() -> None:
     before = Weather(50.0, 0.1, 0.4, {"user": 100, "idle": 100, "steal": 0})
     after = Weather(90.0, 0.2, 7.0, {"user": 150, "idle": 125, "steal": 25})

@@ -41,7 +41,7 @@ async def _beside(cluster: LocalCluster, per_s: int, seconds: float) -> Result:
     leader = await cluster.leader()
     connector = aiohttp.TCPConnector(limit=0)
     async with probed(leader.url) as answers, aiohttp.ClientSession(connector=connector) as session:
-        loading = asyncio.create_task(_load(session, leader, per_s // BATCHES_PER_S))
+        loading = asyncio.create_task(load(session, leader, per_s // BATCHES_PER_S))
         await asyncio.sleep(1.0)  # until it flows
         sent_at = await _singles(session, leader, int(seconds * SINGLES_PER_S))
         loading.cancel()
@@ -60,7 +60,7 @@ async def _beside(cluster: LocalCluster, per_s: int, seconds: float) -> Result:
     return Result("L", what, figures, TARGET, holds)
 
 
-async def _load(session: aiohttp.ClientSession, leader: NodeChild, jobs: int) -> None:
+async def load(session: aiohttp.ClientSession, leader: NodeChild, jobs: int) -> None:
     """Batches at a steady rate, whether they are answered or not, until it is cancelled."""
     body, started, sent = batch_body(jobs, "noop"), time.perf_counter(), 0
     async with asyncio.TaskGroup() as group:

@@ -1,5 +1,5 @@
-"""M: more than one core: the rows P1 and P3 with and without ingest processes, and what the leader
-could do if its core were its own.
+"""M: more than one core: the rows P1, P2 and P3 with and without ingest processes, and what the
+leader could do if its core were its own.
 
 Rates on two cores say little, for whatever leaves the leader's process lands on a core that the
 followers and the load need. So each row also tells the CPU time that each process spends per job:
@@ -17,6 +17,8 @@ from pathlib import Path
 
 import aiohttp
 
+from bench.flow import SLOTS, end_to_end
+from bench.flow import Load as Flowing
 from bench.harness import QUIET, Result, Scale, batch_body, by_status, job_json, post_batch
 from bench.rows.p1_submit import BATCH, CLIENTS
 from bench.rows.p3_single import _post_all
@@ -33,12 +35,17 @@ async def measure(scale: Scale, folder: Path) -> list[Result]:
         for ingest in INGEST:
             where = folder / f"{ingest}{is_pinned}"
             results += await _with(scale, where, ingest, is_pinned)
+            results.append(await _flowing(scale, where / "flow", ingest, is_pinned))
     return results
+
+
+def _setup(ingest: int, is_pinned: bool) -> str:
+    return f"ingest {ingest}" + (", the leader on a core of its own" if is_pinned else "")
 
 
 async def _with(scale: Scale, folder: Path, ingest: int, is_pinned: bool) -> list[Result]:
     flags = [*QUIET, "--ingest", str(ingest)]
-    setup = f"ingest {ingest}" + (", the leader on a core of its own" if is_pinned else "")
+    setup = _setup(ingest, is_pinned)
     rows = (
         (f"P1, batches of {BATCH}, {setup}", _batches, scale.submissions),
         (f"P3, single POST, {setup}", _singles, scale.singles),
@@ -58,6 +65,27 @@ async def _with(scale: Scale, folder: Path, ingest: int, is_pinned: bool) -> lis
             results.append(Result("M", what, figures, "shown", holds))
         os.sched_setaffinity(0, everywhere)
     return results
+
+
+async def _flowing(scale: Scale, folder: Path, ingest: int, is_pinned: bool) -> Result:
+    """P2. What an ingest process uses is not counted among the shares."""
+    flags = [*QUIET, "--ingest", str(ingest)]
+    everywhere = os.sched_getaffinity(0)
+    async with LocalCluster(folder, flags=flags) as cluster:
+        leader = await cluster.leader()
+        await cluster.worker("w1", "bench.tasks:app", slots=SLOTS)
+        if is_pinned:
+            _pin(cluster, leader)
+        flow = await end_to_end(cluster, Flowing(scale.end_to_end // 2))
+        os.sched_setaffinity(0, everywhere)
+    loop_s, jobs = flow.shares["leader"].loop_cpu_s, flow.load.jobs
+    figures = {
+        "rate": f"{flow.rate:,.0f} jobs/s",
+        "leader's loop": f"{loop_s / jobs * 1e6:.2f} us/job, {loop_s / flow.seconds:.0%} of a core",
+        "full at": f"{jobs / loop_s:,.0f} jobs/s",
+        **{role: f"{flow.cpu_us(role):.2f} us/job" for role in flow.shares},
+    }
+    return Result("M", f"P2, {_setup(ingest, is_pinned)}", figures, "shown", flow.holds)
 
 
 async def _measured(
@@ -119,8 +147,8 @@ def _children(pid: int) -> list[int]:
 def _pin(cluster: LocalCluster, leader: NodeChild) -> None:
     """The leader's process alone on the last core, everything else on the others."""
     *others, last = sorted(os.sched_getaffinity(0))
-    for node in cluster.nodes:
-        for pid in [node.pid, *_children(node.pid)]:
+    for process in [*cluster.nodes, *cluster.workers]:
+        for pid in [process.pid, *_children(process.pid)]:
             for task in Path(f"/proc/{pid}/task").iterdir():
                 os.sched_setaffinity(int(task.name), {last} if pid == leader.pid else others)
     os.sched_setaffinity(0, others)

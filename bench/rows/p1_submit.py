@@ -20,6 +20,6 @@ async def measure(scale: Scale, folder: Path) -> list[Result]:
         "rate": f"{flow.rate:,.0f} jobs/s",
         **flow.cost(),
         **flow.posts.summary("p50", "p99", "max"),
-        "log": flow.per_job()["log"],
+        **{name: flow.per_job()[name] for name in ("log", "snapshots", "leader's longest stall")},
     }
     return [Result("P1", f"submit, batches of {BATCH}, 100 B", figures, TARGET, flow.holds)]

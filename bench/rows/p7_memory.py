@@ -30,6 +30,7 @@ async def measure(scale: Scale, folder: Path) -> list[Result]:
         "most": f"{max(grown):.0f} B a job",
         "each node": ", ".join(f"{each:.0f}" for each in grown),
         "node RSS": f"{max(after) >> 20} MiB",
+        **{name: flow.per_job()[name] for name in ("snapshots", "leader's longest stall")},
     }
     what = f"memory per pending job, {jobs:,} of 100 B"
     return [Result("P7", what, figures, "<= 300 B a node", flow.holds)]
