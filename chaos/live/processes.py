@@ -132,6 +132,7 @@ class NodeChild(Child):
     def __init__(
         self, number: int, place: Place, peers: Sequence[str], folder: Path,
         flags: Sequence[str], env: Mapping[str, str], program: Path = NODE,
+        logs: Path | None = None,
     ) -> None:  # fmt: skip
         raft, http = place.raft, place.http
         self.raft = raft
@@ -148,7 +149,7 @@ class NodeChild(Child):
             argv += ["--advertise-http", place.advertise_http]
         if len(peers) > 1:
             argv += ["--peers", ",".join(peers)]
-        super().__init__(f"n{number}", argv, folder, env)
+        super().__init__(f"n{number}", argv, logs or folder, env)
 
 
 class LocalCluster:
@@ -164,14 +165,17 @@ class LocalCluster:
         http_ports: Sequence[int] = (),
         places: Sequence[Place] = (),
         program: Path = NODE,
+        logs: Path | None = None,
     ) -> None:
-        """`places` for nodes that are not on loopback; `program` for nodes that are embedded."""
+        """`places` for nodes that are not on loopback; `program` for nodes that are embedded;
+        `logs` for a folder of their own, where the disk under the data may be full."""
         places = places or loopback_places(nodes, http_ports)
         rafts = [place.advertise or place.raft for place in places]
         self.folder = folder
+        self._logs = logs or folder
         self._env = dict(env or {})
         self.nodes = [
-            NodeChild(i + 1, place, rafts, folder, flags, self._env, program)
+            NodeChild(i + 1, place, rafts, folder, flags, self._env, program, logs)
             for i, place in enumerate(places)
         ]
         self.workers: list[Child] = []
@@ -240,7 +244,7 @@ class LocalCluster:
         """Start a worker and wait until the cluster knows it."""
         argv = [*program, *([app] if app else [])]
         argv += ["--nodes", self.urls, "--slots", str(slots), "--name", name, *flags]
-        child = Child(name, argv, self.folder, {**self._env, **(env or {})})
+        child = Child(name, argv, self._logs, {**self._env, **(env or {})})
         self.workers.append(child)
         await child.start()
 

@@ -271,7 +271,8 @@ async def run(
             env |= SECRET  # others than this machine could reach those addresses
         cluster = await stack.enter_async_context(
             LocalCluster(
-                disk or folder, part.nodes, flags, env, places=places, program=PROGRAM
+                disk or folder, part.nodes, flags, env,
+                places=places, program=PROGRAM, logs=folder,
             )
         )  # fmt: skip
         if wires is not None:
