@@ -20,7 +20,8 @@ def row(job_id: str, payload: str | None, **changes: Any) -> dict[str, Any]:
     made |= {"attempt": 1, "reason": None, "error_type": None, "error_message": None}
     made |= {"created_at": "2026-11-21T10:00:00.000Z", "finished_at": "2026-11-21T10:00:01.000Z"}
     made |= {"worker_id": "7", "unique_key": None, "schedule_id": None}
-    made |= {"queue": "default", "name": "work", "priority": 5} | changes
+    made |= {"queue": "default", "name": "work", "priority": 5}
+    made |= {"scheduled_at": made["created_at"]} | changes
     return {"output": f"by {made['attempt']}"} | made
 
 
@@ -289,11 +290,25 @@ def test_who_is_less_urgent_or_was_due_later_may_start_later() -> None:
 def test_a_delayed_job_is_not_due_before_its_delay_is_over() -> None:
     history = honest()
     everywhere(history, "8", created_at="2026-11-21T10:00:00.500Z")
+    everywhere(history, "7", scheduled_at="2026-11-21T10:00:00.900Z")
     start_at(history, "8", 1.2)
-    start_at(history, "7", 2.6)  # created half a second before, due half a second after
+    start_at(history, "7", 2.6)  # created half a second before, due later
     assert judge(history) == []
-    history.requests[5] = Request(9.0, "f", ("f/0 delayed",), (("7",),))
+    everywhere(history, "7", scheduled_at="2026-11-21T10:00:00.100Z")
     assert [fault.rule for fault in judge(history)] == ["order"]
+
+
+def test_a_delay_counts_from_when_the_request_was_read() -> None:
+    """A node that stood still had it in the log two seconds later: it was due all the sooner."""
+    history = honest()
+    everywhere(history, "1", created_at="2026-11-21T10:00:00.900Z")
+    everywhere(
+        history, "7",
+        created_at="2026-11-21T10:00:02.000Z", scheduled_at="2026-11-21T10:00:00.800Z",
+    )  # fmt: skip
+    start_at(history, "7", 2.1)
+    start_at(history, "1", 3.2)
+    assert judge(history) == []
 
 
 def test_an_occurrence_may_still_wait() -> None:

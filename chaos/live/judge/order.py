@@ -14,7 +14,7 @@ from datetime import datetime
 from itertools import accumulate
 from typing import NamedTuple
 
-from chaos.live.judge.history import Fault, History
+from chaos.live.judge.history import Fault, History, Row
 
 RULE = "order"
 TOLERANCE_S = 1.0
@@ -37,24 +37,33 @@ def judge(history: History) -> Iterator[Fault]:
 
 def _lanes(history: History) -> dict[tuple[str, str], dict[int, list[Start]]]:
     """First attempts of each queue and name, by priority, longest due first."""
-    delays_s = {
-        job_id: request.delay_s
+    delayed = {
+        job_id
         for request in history.requests
         for ids in request.answers
         for job_id in ids
+        if request.delay_s
     }
     lanes: dict[tuple[str, str], dict[int, list[Start]]] = defaultdict(lambda: defaultdict(list))
     for job_id, row in history.jobs.items():
         told = history.timelines.get(job_id, ())
         first = [each for each in told if (each["event"], each["attempt"]) == ("started", 1)]
-        if first:  # a timeline may have forgotten it
-            due_s = _seconds(row["created_at"]) + delays_s.get(job_id, 0.0)
-            start = Start(due_s, _seconds(first[0]["at"]), job_id)
+        due = _due(row, is_delayed=job_id in delayed)
+        if first and due:  # a timeline may have forgotten it
+            start = Start(_seconds(due), _seconds(first[0]["at"]), job_id)
             lanes[row["queue"], row["name"]][row["priority"]].append(start)
     for levels in lanes.values():
         for starts in levels.values():
             starts.sort()
     return lanes
+
+
+def _due(row: Row, *, is_delayed: bool) -> str:
+    """When the first attempt was due. A delay begins when a node reads the request, which can be
+    long before it is in the log; a retry is due at a time of its own, so nobody knows it then."""
+    if not is_delayed:
+        return str(row["created_at"])
+    return str(row["scheduled_at"]) if row["attempt"] == 1 else ""
 
 
 def _passed(
