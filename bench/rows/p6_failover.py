@@ -26,6 +26,7 @@ from quorate import Client
 
 SETTLE_S = 1.0
 BATCH = 1_000
+ROOM = 100_000  # below what a queue takes by default
 FAR_DELAY = ',"delay_seconds":86400'
 
 
@@ -37,11 +38,10 @@ async def measure(scale: Scale, folder: Path) -> list[Result]:
         done = 2 * scale.kills
         results += await _kill_leaders("P6", cluster, client, scale.kills, scale.restart_jobs, done)
         if scale.many_jobs:
-            await _fill(cluster, scale.many_jobs - scale.restart_jobs)
+            many = scale.many_jobs - ROOM
+            await _fill(cluster, many - scale.restart_jobs)
             done += 2 * scale.kills
-            results += await _kill_leaders(
-                "P6L", cluster, client, scale.kills, scale.many_jobs, done
-            )
+            results += await _kill_leaders("P6L", cluster, client, scale.kills, many, done)
     return results
 
 
