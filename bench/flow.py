@@ -124,7 +124,8 @@ class Meter:
 
     async def stop(self) -> dict[str, Usage]:
         """What each kind of process used, with what they still do when the last job has ended: the
-        followers' applying, history, a snapshot that has begun."""
+        followers' applying, history. Of a snapshot that is not done by then the child is missing,
+        and it is not among the snapshots that are counted."""
         await replicas_equal(self._cluster)
         await self.history_grew_bytes()
         return {role: share - self._shares[role] for role, share in self._read().items()}
